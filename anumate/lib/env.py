@@ -1,0 +1,233 @@
+"""The one reader of the environment: every variable with its type, default and meaning.
+
+`read()` answers a frozen `Env` or raises `EnvError`, whose text is one line that names the variable, its value and what
+is accepted. A variable may also be given as `NAME_FILE`, the path of a file that holds it, as Docker and Kubernetes
+hand out secrets.
+`python -m anumate.lib.env` prints `.env.example`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+DATABASE_SCHEMES = ("sqlite", "postgres", "postgresql")
+
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+class EnvError(Exception):
+    """A variable's value is not accepted, or a needed one is missing."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a variable's text becomes a value. `parse` raises ValueError on what is not `accepted`."""
+
+    parse: Callable[[str], Any]
+    accepted: str
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError
+
+
+def _whole(low: int, high: int) -> Rule:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return Rule(parse, f"a whole number from {low} to {high}")
+
+
+def _number(low: float, high: float) -> Rule:
+    def parse(text: str) -> float:
+        number = float(text)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return Rule(parse, f"a number from {low:g} to {high:g}")
+
+
+def _one_of(*values: str) -> Rule:
+    def parse(text: str) -> str:
+        if text.lower() not in values:
+            raise ValueError
+        return text.lower()
+
+    return Rule(parse, "one of " + ", ".join(values))
+
+
+def _url(*schemes: str) -> Rule:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes:
+            raise ValueError
+        if parts.scheme not in {"sqlite", "unix"} and not parts.netloc:
+            raise ValueError
+        if "," not in parts.netloc:
+            _ = parts.port  # raises ValueError when it is no port
+        return text
+
+    return Rule(parse, "an address that starts with " + ", ".join(f"{s}://" for s in schemes))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[\s,]+", text.strip()) if word)
+
+
+def _networks(text: str) -> Networks:
+    return tuple(ipaddress.ip_network(word, strict=False) for word in _words(text))
+
+
+TEXT = Rule(str, "any text")
+WORDS = Rule(_words, "names separated by commas")
+BOOLEAN = Rule(_boolean, "true or false")
+NETWORKS = Rule(_networks, "networks like 10.0.0.0/8, separated by commas")
+REDIS = _url(*REDIS_SCHEMES)
+
+
+def var(name: str, rule: Rule, default: Any, about: str, *, secret: bool = False) -> Any:
+    return field(default=default, metadata={"name": name, "rule": rule, "about": about, "secret": secret})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Env:
+    """What the environment says. Empty text means: not set."""
+
+    home: Path = var("ANUMATE_HOME", Rule(Path, "a directory"), Path(".anumate"), "State directory: data, logs, keys.")
+    redis_url: str = var("REDIS_URL", REDIS, "", "Redis or Valkey. Unset: an embedded Valkey is started.")
+    database_url: str = var(
+        "DATABASE_URL", _url(*DATABASE_SCHEMES), "", "Database. Unset: SQLite in the state directory."
+    )
+    celery_broker_url: str = var("CELERY_BROKER_URL", REDIS, "", "Celery's broker. Unset: REDIS_URL.")
+    channels_redis_url: str = var("CHANNELS_REDIS_URL", REDIS, "", "Channels' layer. Unset: REDIS_URL.")
+    cache_url: str = var("CACHE_URL", REDIS, "", "Django's cache and sessions. Unset: REDIS_URL.")
+    secret_key: str = var(
+        "SECRET_KEY", TEXT, "", "Django's signing key. Unset: made once, kept in the state directory.", secret=True
+    )
+    api_key_pepper: str = var(
+        "API_KEY_PEPPER",
+        TEXT,
+        "",
+        "Mixed into every key's hash. Unset: made once, kept in the state directory.",
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = var(
+        "ALLOWED_HOSTS", WORDS, ("localhost", "127.0.0.1", "[::1]"), "Host names the control plane answers to."
+    )
+    csrf_trusted_origins: tuple[str, ...] = var(
+        "CSRF_TRUSTED_ORIGINS", WORDS, (), "Origins that may post forms, when behind a proxy that ends TLS."
+    )
+    cookies_secure: bool = var("COOKIES_SECURE", BOOLEAN, False, "Send cookies over HTTPS only. Set it behind TLS.")
+    log_level: str = var("LOG_LEVEL", _one_of(*LOG_LEVELS), "info", "How much is logged.")
+    gateway_enabled: bool = var("GATEWAY_ENABLED", BOOLEAN, True, "Start the gateway.")
+    health_manager_enabled: bool = var("HEALTH_MANAGER_ENABLED", BOOLEAN, True, "Run health checks.")
+    gateway_port: int = var("GATEWAY_PORT", _whole(1, 65535), 8080, "The gateway's port.")
+    cors_origins: tuple[str, ...] = var(
+        "CORS_ORIGINS", WORDS, (), "Origins that browsers may call from, on both ports; * for any."
+    )
+    default_rate_limit: int = var(
+        "DEFAULT_RATE_LIMIT",
+        _whole(0, 10_000_000),
+        1000,
+        "Tokens a second and burst for each key, where a route has no policy; 0 is none.",
+    )
+    circuit_breaker_failure_threshold: int = var(
+        "CIRCUIT_BREAKER_FAILURE_THRESHOLD",
+        _whole(1, 1_000_000),
+        5,
+        "Consecutive failures that open a breaker without a policy.",
+    )
+    circuit_breaker_recovery_timeout: float = var(
+        "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", _number(0.1, 86_400), 60.0, "Seconds a breaker without a policy stays open."
+    )
+    api_key_required: bool = var(
+        "API_KEY_REQUIRED", BOOLEAN, True, "false lets a request without a key read and invoke in tenant default."
+    )
+    trusted_proxies: Networks = var(
+        "TRUSTED_PROXIES", NETWORKS, (), "Proxies whose X-Forwarded-* headers are believed."
+    )
+    admin_username: str = var("ANUMATE_ADMIN_USERNAME", TEXT, "admin", "The first administrator's name.")
+    admin_password: str = var(
+        "ANUMATE_ADMIN_PASSWORD", TEXT, "", "Its first password. Unset: random, printed once.", secret=True
+    )
+    bootstrap_api_key: str = var(
+        "ANUMATE_BOOTSTRAP_API_KEY",
+        TEXT,
+        "",
+        "The first API key, well-formed. Unset: random, printed once.",
+        secret=True,
+    )
+    debug: bool = var("DEBUG", BOOLEAN, False, "Django's debug pages. Never in production.")
+
+
+def read(environ: Mapping[str, str] | None = None) -> Env:
+    """The environment as typed values.
+
+    Raises:
+        EnvError: the first variable whose value is not accepted, as one line.
+    """
+    source = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for each in fields(Env):
+        name, rule = each.metadata["name"], each.metadata["rule"]
+        text = _text(source, name)
+        if text is None or text == "":
+            continue
+        try:
+            values[each.name] = rule.parse(text)
+        except ValueError:
+            shown = "(hidden)" if each.metadata["secret"] else repr(_without_password(text))
+            raise EnvError(f"{name}={shown} is not accepted: it takes {rule.accepted}.") from None
+    return Env(**values)
+
+
+def _text(source: Mapping[str, str], name: str) -> str | None:
+    path = source.get(f"{name}_FILE")
+    if name in source or not path:
+        return source.get(name)
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvError(f"{name}_FILE={path!r} cannot be read: {error}.") from None
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", text)
+
+
+def example() -> str:
+    """The text of `.env.example`: every variable with its meaning and default."""
+    blocks = ["# Every variable the platform reads. All are optional; what stands here is the default."]
+    for each in fields(Env):
+        meta, default = each.metadata, each.default
+        if isinstance(default, bool):
+            shown = str(default).lower()
+        elif isinstance(default, tuple):
+            shown = ",".join(str(item) for item in default)
+        else:
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+        blocks.append(f"# {meta['about']} Takes {meta['rule'].accepted}.\n#{meta['name']}={shown}")
+    return "\n\n".join(blocks) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

@@ -1,0 +1,31 @@
+"""The state directory: what must outlive a restart of one machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def keep_secret(home: Path, name: str, value: str | None = None) -> str:
+    """The secret kept as file `name` (0600); made from `value`, or at random, when it is not there yet.
+
+    Two processes that start together agree: the file is linked into place whole, and the first one wins.
+    """
+    path = home / name
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        pass
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write((value or secrets.token_urlsafe(48)) + "\n")
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text(encoding="utf-8").strip()

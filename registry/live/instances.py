@@ -1,0 +1,92 @@
+"""What is known of an instance while it lives. Plain values, shared by lane, catalogue, health and gateway."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
+State = Literal["enabled", "draining", "maintenance"]
+
+_WORST_FIRST: tuple[Health, ...] = ("unhealthy", "degraded", "healthy")
+
+
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one protocol of an instance listens. The first endpoint of an instance is its main one."""
+
+    protocol: Literal["http", "https", "grpc", "tcp"]
+    host: str
+    port: int
+
+
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What somebody found or decided about an instance or a service, with the sentence that says why.
+
+    `since` and `expires_at` are seconds since the epoch; `expires_at` 0 means: until it is changed.
+    """
+
+    value: str
+    sentence: str = ""
+    since: float = 0.0
+    source: str = ""
+    expires_at: float = 0.0
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Names an instance; with an empty `id`, the whole service."""
+
+    tenant: str
+    service: str
+    id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.service}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        return cls(*text.split("/", 2))
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an instance said of itself when it registered; kept in Redis as JSON."""
+
+    version: str = ""
+    endpoints: dict[str, Endpoint] = {}
+    capabilities: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    zone: str = ""
+    weight: int = 100
+    metadata: dict[str, str] = {}
+    lease_ttl: int = 30
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """An instance with a live lease, and the facts about it. `facts` is keyed by kind, service-wide facts included.
+
+    Kinds: `probe` (health checks' verdict), `reported` (what its heartbeats say), `state` (operator, of the instance),
+    `service_state` (operator, of the whole service).
+    """
+
+    key: Key
+    document: Document
+    registered_at: float
+    facts: dict[str, Fact] = {}
+
+    @property
+    def health(self) -> Health:
+        """The worst of what checks found and what the instance says of itself; unknown when neither spoke."""
+        said = {fact.value for kind in ("probe", "reported") if (fact := self.facts.get(kind))}
+        return next((health for health in _WORST_FIRST if health in said), "unknown")
+
+    def state(self, now: float) -> State:
+        """What the operator wants of it now: an instance's own value first, then its service's."""
+        for kind in ("state", "service_state"):
+            fact = self.facts.get(kind)
+            if fact and fact.value != "enabled" and not (fact.expires_at and fact.expires_at <= now):
+                return fact.value  # type: ignore[return-value]
+        return "enabled"
+
+    def eligible(self, now: float) -> bool:
+        """Whether it may get traffic. Unknown health may; draining, maintenance and unhealthy may not."""
+        return self.health != "unhealthy" and self.state(now) == "enabled"

@@ -1,0 +1,17 @@
+"""What exists and who may: the registry's rows."""
+
+from registry.models.access import ApiKey, Member, Tenant, TenantHost
+from registry.models.audit import AuditEntry, Revision
+from registry.models.catalogue import Instance, OperatorState, Service
+
+__all__ = [
+    "ApiKey",
+    "AuditEntry",
+    "Instance",
+    "Member",
+    "OperatorState",
+    "Revision",
+    "Service",
+    "Tenant",
+    "TenantHost",
+]

@@ -1,0 +1,104 @@
+"""Tenants, their host names, their members and their API keys."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from registry.names import LABEL
+
+label = RegexValidator(LABEL, "Use 1 to 63 lower-case letters, digits and inner hyphens (a DNS label).")
+
+
+class Tenant(models.Model):
+    """A team with things of its own. Nothing of one tenant is found by another."""
+
+    name = models.CharField(
+        max_length=63,
+        unique=True,
+        validators=[label],
+        help_text="Part of addresses and keys; it cannot be changed later.",
+    )
+    title = models.CharField(max_length=200, blank=True, help_text="What people call it.")
+    active = models.BooleanField(default=True, help_text="Off: its keys stop working within a second.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    audited_parts = ("hosts",)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.title or self.name
+
+
+class TenantHost(models.Model):
+    """A host name that belongs to one tenant: `api.example.com`, or `*.example.com` for every name below."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="hosts")
+    host = models.CharField(
+        max_length=253,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+                "Use a host name, or *. and a host name.",
+            )
+        ],
+    )
+
+    class Meta:
+        ordering = ["host"]
+
+    def __str__(self) -> str:
+        return self.host
+
+
+class Member(models.Model):
+    """What a person may do in a tenant."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "Owner: everything, members and keys included"
+        OPERATOR = "operator", "Operator: services, routes, policies, checks"
+        VIEWER = "viewer", "Viewer: look only"
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="members")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=8, choices=Role.choices, default=Role.VIEWER)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["tenant__name", "user__username"]
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "user"], name="member_once_per_tenant"),
+            models.CheckConstraint(
+                condition=models.Q(role__in=["owner", "operator", "viewer"]), name="member_role_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.tenant} ({self.role})"
+
+
+class ApiKey(models.Model):
+    """A machine's way in. Only a peppered hash of the secret is kept."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    public_id = models.CharField(max_length=16, unique=True, editable=False)
+    secret_hash = models.CharField(max_length=64, editable=False)
+    scopes = models.JSONField(default=list)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        verbose_name = "API key"
+        indexes = [models.Index(fields=["tenant", "-created_at"], name="apikey_by_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.public_id})"
