@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test check bench fmt lock clean
+.PHONY: install run test test-postgres check bench fmt generated lock clean
 
 install: $(STAMP)
 
@@ -20,12 +20,18 @@ run: install
 test: install
 	$(BIN)/python -m pytest
 
+# The same suite on a real PostgreSQL, without the parts that bring their own database.
+test-postgres: install
+	ANUMATE_TEST_DATABASE=postgres $(BIN)/python -m pytest -m 'not browser and not e2e'
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/python -m anumate.checks_deploy
+	HTTPS_ONLY=true $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn | diff -u openapi.yaml -
+	$(BIN)/python -m anumate.lib.env | diff -u .env.example -
 	$(BIN)/python -m pytest -q tests/test_import_rules.py
 
 bench: install
@@ -34,6 +40,11 @@ bench: install
 fmt: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What a command can make but readers want to see: kept in the repo, compared by `make check`.
+generated: install
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file openapi.yaml
+	$(BIN)/python -m anumate.lib.env > .env.example
 
 # Newest versions that pyproject.toml allows, as plain name==version lines.
 lock:

@@ -122,7 +122,10 @@ CACHES = {
 }
 # Sessions are rows: a wiped cache logs nobody out.
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = ENV.cookies_secure
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = ENV.https_only
+SECURE_HSTS_SECONDS = 31_536_000 if ENV.https_only else 0
+# Whether HSTS reaches subdomains or a preload list is for the owner of the domain to say, not for one of its services.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -136,7 +136,9 @@ class Env:
     csrf_trusted_origins: tuple[str, ...] = var(
         "CSRF_TRUSTED_ORIGINS", WORDS, (), "Origins that may post forms, when behind a proxy that ends TLS."
     )
-    cookies_secure: bool = var("COOKIES_SECURE", BOOLEAN, False, "Send cookies over HTTPS only. Set it behind TLS.")
+    https_only: bool = var(
+        "HTTPS_ONLY", BOOLEAN, False, "The control plane stands behind TLS: secure cookies, HSTS, redirects."
+    )
     log_level: str = var("LOG_LEVEL", _one_of(*LOG_LEVELS), "info", "How much is logged.")
     gateway_enabled: bool = var("GATEWAY_ENABLED", BOOLEAN, True, "Start the gateway.")
     health_manager_enabled: bool = var("HEALTH_MANAGER_ENABLED", BOOLEAN, True, "Run health checks.")

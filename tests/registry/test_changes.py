@@ -33,9 +33,14 @@ def test_a_save_that_changes_nothing_is_no_change() -> None:
 
 def test_a_failed_change_leaves_nothing_behind() -> None:
     tenant = Tenant(name="acme")
-    with pytest.raises(RuntimeError), change(SYSTEM, "created", tenant):
-        tenant.save()
-        raise RuntimeError
+
+    def fail_after_saving() -> None:
+        with change(SYSTEM, "created", tenant):
+            tenant.save()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_after_saving()
     assert not Tenant.objects.exists()
     assert not AuditEntry.objects.exists()
 
