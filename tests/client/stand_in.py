@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -75,10 +75,8 @@ class StandIn:
                 }
             case "GET":
                 if asked.query.get("index") == [str(self.index)]:
-                    try:
+                    with suppress(TimeoutError):
                         await asyncio.wait_for(self.changed.wait(), 1.0)
-                    except TimeoutError:
-                        pass
                 return 200, {"index": str(self.index), "services": list(self.leases.values())}
             case "PUT":
                 if asked.path.split("/")[-2] in self.leases:
