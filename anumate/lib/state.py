@@ -6,7 +6,6 @@ import os
 import secrets
 from pathlib import Path
 
-
 DEFAULT_STORE = "redis://127.0.0.1:6379"
 
 

@@ -51,7 +51,7 @@ def store(home: Path, port: int, password: str) -> Program:
 
 def bootstrap(env: Mapping[str, str], *, demo: bool) -> Program:
     arguments = ("--demo",) if demo else ()
-    return Program("bootstrap", (PYTHON, "-m", "anumate.bootstrap", *arguments), env, restart=False)
+    return Program("bootstrap", (PYTHON, "-m", "django", "bootstrap", "--no-color", *arguments), env, restart=False)
 
 
 def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:

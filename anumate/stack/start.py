@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -198,11 +199,10 @@ class Stack:
         host = "localhost" if programs.reachable(self.options.host) in {"127.0.0.1", "::1"} else self.options.host
         base = f"http://{_bracketed(host)}:{self.options.port}"
         rows = [("Live page", f"{base}/live/"), ("Admin", f"{base}/admin/"), ("API docs", f"{base}/api/docs/")]
-        key_file = self.home / "api-key"
-        key = self._api_key() if first and not self.env.bootstrap_api_key else f"$(cat {_short(key_file)})"
         if first:
             rows.append(("Sign in", self._sign_in()))
-        rows.append(("API key", key if first and not self.env.bootstrap_api_key else f"in {_short(key_file)}"))
+        kept, key = self._shown_key(first)
+        rows.append(("API key", kept))
         if self.env.gateway_enabled:
             path = "orders/" if self.options.demo else ""
             address = f"http://{_bracketed(host)}:{self.env.gateway_port}/{path}"
@@ -219,7 +219,17 @@ class Stack:
         password = (self.home / "admin-password").read_text(encoding="utf-8").strip()
         return f"{self.env.admin_username} / {password}   (shown this once)"
 
+    def _shown_key(self, first: bool) -> tuple[str, str]:
+        """How the API key is shown, and how a shell gets it. The key itself is shown once."""
+        if self.env.bootstrap_api_key:
+            return "ANUMATE_BOOTSTRAP_API_KEY", "$ANUMATE_BOOTSTRAP_API_KEY"
+        file = _short(self.home / "api-key")
+        key = self._api_key() if first else f"$(cat {shlex.quote(file)})"
+        return (key if first else f"in {file}"), key
+
     def _api_key(self) -> str:
+        if self.env.bootstrap_api_key:
+            return self.env.bootstrap_api_key
         return (self.home / "api-key").read_text(encoding="utf-8").strip()
 
     async def _launch(self, program: Program) -> Child:
