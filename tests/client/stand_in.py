@@ -31,6 +31,7 @@ class StandIn:
         self.heartbeat_interval = 0.02
         self.refuse_with: int | None = None
         self.retry_after: str | None = None
+        self.canned: dict[str, tuple[int, Any]] = {}
         self.index = 1
         self.changed = asyncio.Event()
 
@@ -63,6 +64,8 @@ class StandIn:
     async def _answer(self, asked: Asked) -> tuple[int, Any]:
         if self.refuse_with:
             return self.refuse_with, {"detail": "The stand-in says no.", "code": "stand_in"}
+        if asked.path in self.canned:
+            return self.canned[asked.path]
         match asked.method:
             case "POST" if asked.path == "/v1/services/register":
                 self.leases[asked.body["instance_id"]] = asked.body
