@@ -18,43 +18,30 @@ from registry.live.node import Node, set_current
 from anumate.faces.routing import websocket
 from anumate.readiness import PATHS, Readiness
 
-
-class ControlPlane:
-    """The ASGI application. Its node lives from the lifespan's start to its end, in the server's own loop."""
-
-    def __init__(self) -> None:
-        self.node: Node | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        match scope["type"]:
-            case "lifespan":
-                await self.lifespan(receive, send)
-            case "websocket":
-                await websocket(scope, receive, send)
-            case "http" if scope["path"] in PATHS and scope["method"] in {"GET", "HEAD"}:
-                await self.readiness(scope, send)
-            case "http":
-                await self.lane(scope, receive, send)
-
-    async def lifespan(self, receive: Any, send: Any) -> None:
-        await receive()
-        await self.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def start(self) -> None:
-        self.node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
-        self.readiness = Readiness(self.node)
-        self.lane = Lane(django_app, self.node)
-        set_current(self.node)
-        await self.node.start()
-
-    async def stop(self) -> None:
-        set_current(None)
-        if self.node is not None:
-            await self.node.stop()
+node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
+lane = Lane(django_app, node)
+readiness = Readiness(node)
 
 
-application = ControlPlane()
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    match scope["type"]:
+        case "lifespan":
+            await lifespan(receive, send)
+        case "websocket":
+            await websocket(scope, receive, send)
+        case "http" if scope["path"] in PATHS and scope["method"] in {"GET", "HEAD"}:
+            await readiness(scope, send)
+        case "http":
+            await lane(scope, receive, send)
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    """The node lives as long as the server, in the server's own loop."""
+    await receive()
+    set_current(node)
+    await node.start()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    set_current(None)
+    await node.stop()
+    await send({"type": "lifespan.shutdown.complete"})

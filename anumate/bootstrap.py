@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -20,6 +20,7 @@ from registry.scopes import ALL
 from registry.services.sections import publish_sections
 
 from anumate.lib.env import Env
+from anumate.lib.redis import UNAVAILABLE
 from anumate.lib.state import keep_secret
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.live import keys
@@ -47,9 +48,10 @@ def bootstrap(env: Env, *, demo: bool = False) -> bool:
         ensure_key(env, tenant)
         if demo:
             ensure_demo(tenant)
-    # Now, rather than at the next beat: who starts now finds its sections in place.
-    publish_sections()
-    publish()
+    # Now, rather than at the next beat: who starts now finds its sections in place. If the store is away, beat does it.
+    with suppress(*UNAVAILABLE):
+        publish_sections()
+        publish()
     return first
 
 

@@ -70,20 +70,22 @@ class Stack:
             loop.add_signal_handler(number, self._interrupt)
         rising = asyncio.create_task(self.up())
         stopped = asyncio.create_task(self._stop.wait())
+        failure: StartError | None = None
         try:
             await asyncio.wait({rising, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if rising.done():
                 rising.result()
                 await stopped
-            return 0
         except StartError as error:
-            self.console.error(str(error), error.details)
-            return 1
+            failure = error
         finally:
             rising.cancel()
             stopped.cancel()
             await asyncio.gather(rising, stopped, return_exceptions=True)
             await self.down()
+        if failure is not None:
+            self.console.error(str(failure), failure.details)
+        return 1 if failure is not None else 0
 
     async def up(self) -> None:
         begun = time.monotonic()
@@ -111,14 +113,11 @@ class Stack:
 
     async def down(self) -> None:
         """Stop in stages, each all at once; what does not stop in time is killed."""
-        if self.children and not self._interrupted:
-            self.console.say("  Stopping …")
         for stage in sorted(programs.GRACE, reverse=True):
             grace = programs.GRACE[stage]
             await asyncio.gather(*(child.stop(grace) for child in self.children if child.program.stage == stage))
-        if not self.env.redis_url:
-            (self.home / "redis-url").unlink(missing_ok=True)
         if self._lock is not None:
+            (self.home / "redis-url").unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
