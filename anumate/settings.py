@@ -11,7 +11,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from anumate.lib import env as environment
-from anumate.lib.state import keep_secret
+from anumate.lib.state import keep_secret, store_url
 
 try:
     ENV = environment.read()
@@ -26,7 +26,7 @@ API_KEY_PEPPER = ENV.api_key_pepper or keep_secret(HOME, "api-key-pepper")
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(ENV.csrf_trusted_origins)
 
-REDIS_URL = ENV.redis_url or "redis://127.0.0.1:6379"
+REDIS_URL = ENV.redis_url or store_url(HOME)
 
 INSTALLED_APPS = [
     "anumate",
