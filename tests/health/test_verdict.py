@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from health.verdict import Flip, Outcome, Streak, Thresholds, judge
+
+OUTCOMES = {
+    "P": Outcome("passed", "fine"),
+    "W": Outcome("warned", "slow down"),
+    "F": Outcome("failed", "broken"),
+}
+SHORT = {"healthy": "passing", "degraded": "warning", "unhealthy": "critical", "unknown": "-"}
+
+
+def verdicts(results: str, thresholds: Thresholds) -> list[str]:
+    streak, seen = Streak(), []
+    for at, result in enumerate(results):
+        streak, _ = judge(streak, OUTCOMES[result], thresholds, float(at))
+        seen.append(SHORT[streak.verdict])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("success", "warning", "failure", "results", "expected"),
+    [
+        (0, 0, 0, "PFP", ["passing", "critical", "passing"]),
+        (3, 3, 3, "P", ["passing"]),
+        (3, 3, 3, "F", ["critical"]),
+        (3, 3, 3, "PFFF", ["passing", "passing", "passing", "critical"]),
+        (3, 3, 3, "PFFPFFF", ["passing"] * 6 + ["critical"]),
+        (1, 2, 4, "PFFFF", ["passing", "passing", "warning", "warning", "critical"]),
+        (3, 3, 3, "FPPP", ["critical", "critical", "critical", "passing"]),
+    ],
+)
+def test_it_agrees_with_consul(success: int, warning: int, failure: int, results: str, expected: list[str]) -> None:
+    assert verdicts(results, Thresholds(success, failure, warning)) == expected
+
+
+def test_a_warning_is_a_success_that_degrades() -> None:
+    assert verdicts("PWP", Thresholds(2, 3)) == ["passing", "warning", "passing"]
+    assert verdicts("FWW", Thresholds(2, 3)) == ["critical", "critical", "warning"]
+
+
+def test_a_failure_never_makes_a_verdict_better() -> None:
+    assert verdicts("FPF", Thresholds(success=2, warning=1, failure=3)) == ["critical"] * 3
+
+
+def test_the_flip_says_what_became_what_and_why_and_when() -> None:
+    healthy, first = judge(Streak(), OUTCOMES["P"], Thresholds(1, 1), 10.0)
+    same, nothing = judge(healthy, OUTCOMES["P"], Thresholds(1, 1), 11.0)
+    broken, second = judge(same, OUTCOMES["F"], Thresholds(1, 1), 12.0)
+
+    assert first == Flip("unknown", "healthy", "fine", 10.0)
+    assert nothing is None
+    assert second == Flip("healthy", "unhealthy", "broken", 12.0)
+    assert (same.since, broken.since, broken.count) == (10.0, 12.0, 3)
+
+
+@given(st.lists(st.sampled_from("PWF"), min_size=1), st.integers(1, 5), st.integers(1, 5))
+def test_it_is_unhealthy_only_after_enough_failures_in_a_row(results: list[str], success: int, failure: int) -> None:
+    thresholds = Thresholds(success, failure)
+    streak = Streak()
+    for at, result in enumerate(results):
+        streak, flip = judge(streak, OUTCOMES[result], thresholds, float(at))
+        if flip and flip.new == "unhealthy" and flip.old != "unknown":
+            assert results[at + 1 - failure : at + 1] == ["F"] * failure
+        if flip and flip.old == "unhealthy":
+            assert "F" not in results[at + 1 - success : at + 1]
+    assert streak.verdict != "unknown"
