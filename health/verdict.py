@@ -6,7 +6,8 @@ at their thresholds, so the very first result decides. A warning counts as a suc
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -33,26 +34,20 @@ class Thresholds(NamedTuple):
 
 
 class Streak(msgspec.Struct, frozen=True, array_like=True):
-    """The row of results a check is in, and the verdict it has led to. `count` is of all results ever."""
+    """The row of results a check is in, and the verdict it has led to: since when, and with which sentence."""
 
     verdict: Health = "unknown"
     since: float = 0.0
+    sentence: str = ""
     successes: int = 0
     failures: int = 0
-    count: int = 0
 
 
-class Flip(NamedTuple):
-    """A verdict became another."""
-
-    old: Health
-    new: Health
-    sentence: str
-    at: float
+WORST_FIRST: Final[tuple[Health, ...]] = ("unhealthy", "degraded", "healthy", "unknown")
 
 
-def judge(streak: Streak, outcome: Outcome, thresholds: Thresholds, now: float) -> tuple[Streak, Flip | None]:
-    """The streak after `outcome`, and the flip if this one tipped the scales."""
+def judge(streak: Streak, outcome: Outcome, thresholds: Thresholds, now: float) -> Streak:
+    """The streak after `outcome`. When its verdict is another one, this outcome tipped the scales."""
     first = streak.verdict == "unknown"
     successes = failures = 0
     if outcome.kind == "failed":
@@ -60,9 +55,14 @@ def judge(streak: Streak, outcome: Outcome, thresholds: Thresholds, now: float) 
     else:
         successes = (thresholds.success if first else streak.successes) + 1
     verdict = _verdict(streak.verdict, outcome.kind, successes, failures, thresholds)
-    flipped = verdict != streak.verdict
-    after = Streak(verdict, now if flipped else streak.since, successes, failures, streak.count + 1)
-    return after, Flip(streak.verdict, verdict, outcome.sentence, now) if flipped else None
+    if verdict == streak.verdict:
+        return Streak(verdict, streak.since, streak.sentence, successes, failures)
+    return Streak(verdict, now, outcome.sentence, successes, failures)
+
+
+def worst(streaks: Iterable[Streak]) -> Streak:
+    """The one that speaks for an instance with several checks; a check that has not been made yet has no say."""
+    return min(streaks, key=lambda streak: (WORST_FIRST.index(streak.verdict), streak.since))
 
 
 def _verdict(old: Health, kind: Kind, successes: int, failures: int, thresholds: Thresholds) -> Health:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health.verdict import Flip, Outcome, Streak, Thresholds, judge
+from health.verdict import Outcome, Streak, Thresholds, judge, worst
 
 OUTCOMES = {
     "P": Outcome("passed", "fine"),
@@ -17,7 +17,7 @@ SHORT = {"healthy": "passing", "degraded": "warning", "unhealthy": "critical", "
 def verdicts(results: str, thresholds: Thresholds) -> list[str]:
     streak, seen = Streak(), []
     for at, result in enumerate(results):
-        streak, _ = judge(streak, OUTCOMES[result], thresholds, float(at))
+        streak = judge(streak, OUTCOMES[result], thresholds, float(at))
         seen.append(SHORT[streak.verdict])
     return seen
 
@@ -47,15 +47,21 @@ def test_a_failure_never_makes_a_verdict_better() -> None:
     assert verdicts("FPF", Thresholds(success=2, warning=1, failure=3)) == ["critical"] * 3
 
 
-def test_the_flip_says_what_became_what_and_why_and_when() -> None:
-    healthy, first = judge(Streak(), OUTCOMES["P"], Thresholds(1, 1), 10.0)
-    same, nothing = judge(healthy, OUTCOMES["P"], Thresholds(1, 1), 11.0)
-    broken, second = judge(same, OUTCOMES["F"], Thresholds(1, 1), 12.0)
+def test_a_verdict_keeps_since_when_and_why() -> None:
+    healthy = judge(Streak(), OUTCOMES["P"], Thresholds(1, 1), 10.0)
+    same = judge(healthy, Outcome("passed", "still fine"), Thresholds(1, 1), 11.0)
+    broken = judge(same, OUTCOMES["F"], Thresholds(1, 1), 12.0)
 
-    assert first == Flip("unknown", "healthy", "fine", 10.0)
-    assert nothing is None
-    assert second == Flip("healthy", "unhealthy", "broken", 12.0)
-    assert (same.since, broken.since, broken.count) == (10.0, 12.0, 3)
+    assert (same.verdict, same.since, same.sentence) == ("healthy", 10.0, "fine")
+    assert (broken.verdict, broken.since, broken.sentence) == ("unhealthy", 12.0, "broken")
+
+
+def test_the_worst_check_speaks_for_the_instance() -> None:
+    fine, ill, slow, new = Streak("healthy", 1.0), Streak("unhealthy", 3.0), Streak("degraded", 2.0), Streak()
+    assert worst([fine, ill, slow, new]) == ill
+    assert worst([fine, slow]) == slow
+    assert worst([new, fine]) == fine
+    assert worst([new]) == new
 
 
 @given(st.lists(st.sampled_from("PWF"), min_size=1), st.integers(1, 5), st.integers(1, 5))
@@ -63,9 +69,9 @@ def test_it_is_unhealthy_only_after_enough_failures_in_a_row(results: list[str],
     thresholds = Thresholds(success, failure)
     streak = Streak()
     for at, result in enumerate(results):
-        streak, flip = judge(streak, OUTCOMES[result], thresholds, float(at))
-        if flip and flip.new == "unhealthy" and flip.old != "unknown":
+        before, streak = streak, judge(streak, OUTCOMES[result], thresholds, float(at))
+        if streak.verdict == "unhealthy" != before.verdict != "unknown":
             assert results[at + 1 - failure : at + 1] == ["F"] * failure
-        if flip and flip.old == "unhealthy":
+        if before.verdict == "unhealthy" != streak.verdict:
             assert "F" not in results[at + 1 - success : at + 1]
     assert streak.verdict != "unknown"
