@@ -10,7 +10,7 @@ from django.utils import timezone
 class HealthCheck(models.Model):
     """How the instances of a service are asked whether they are well.
 
-    Without any check of its own an instance gets a TCP check of its first endpoint.
+    Without any, an instance is checked as it asked for when it registered, else by a TCP check of its first endpoint.
     """
 
     class Type(models.TextChoices):
@@ -29,8 +29,8 @@ class HealthCheck(models.Model):
     )
     timeout = models.FloatField(
         default=10.0,
-        validators=[MinValueValidator(0.1), MaxValueValidator(300.0)],
-        help_text="Seconds until a check has failed.",
+        validators=[MinValueValidator(0.1), MaxValueValidator(30.0)],
+        help_text="Seconds until a check has failed; 30 at most.",
     )
     failure_threshold = models.PositiveSmallIntegerField(
         default=3,
@@ -42,7 +42,15 @@ class HealthCheck(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(100)],
         help_text="Successes in a row that make it healthy again.",
     )
-    enabled = models.BooleanField(default=True)
+    warning_threshold = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="Failures in a row that make it degraded. Empty: failures lead straight to unhealthy.",
+    )
+    enabled = models.BooleanField(
+        default=True, help_text="Off: not made. A service whose checks are all off is not checked at all."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
