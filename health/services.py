@@ -10,12 +10,12 @@ from random import Random
 
 import uvloop
 from django.conf import settings
+from registry.live.catalog import Catalog
 
 from anumate.lib.redis import UNAVAILABLE, connect, connect_async
 from health.journal import Clerk
 from health.roster import Roster
 from health.shift import Shift
-from registry.live.catalog import Catalog
 
 logger = logging.getLogger(__name__)
 

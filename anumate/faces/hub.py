@@ -222,9 +222,7 @@ class Hub:
         summary = self._summarize()
         told = summary if summary != self._summary else None
         self._summary, self.seq, self.at = summary, self.seq + 1, now
-        frame = _encode(
-            Change(self.seq, now, self.stale_since, told, services, gone, breakers, traffic, point, events)
-        )
+        frame = _encode(Change(self.seq, now, self.stale_since, told, services, gone, breakers, traffic, point, events))
         for seat in self.seats:
             seat.offer(frame)
 

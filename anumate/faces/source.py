@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from channels.db import database_sync_to_async
+from registry.live.node import get_current
 
 from anumate.faces.breakers import merge_reports
 from anumate.faces.broadcast import Broadcaster, Poll
@@ -13,7 +14,6 @@ from anumate.faces.hub import JOURNAL_EVENTS, Remembered
 from anumate.faces.journal import Event, health_event
 from anumate.faces.traffic import read_counters
 from health.models import Flip
-from registry.live.node import get_current
 from registry.models import Instance, Service
 
 if TYPE_CHECKING:
