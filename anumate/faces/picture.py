@@ -62,7 +62,7 @@ class Summary(msgspec.Struct, frozen=True):
     services: dict[Status, int]
     instances: int
     taking_traffic: int
-    breakers_open: int
+    breakers: dict[BreakerState, int]
 
 
 def view_instance(instance: Instance, now: float) -> InstanceView:
@@ -110,6 +110,9 @@ def summarize(services: Collection[ServiceView], breakers: Iterable[Breaker]) ->
     counts: dict[Status, int] = dict.fromkeys(("up", "degraded", "down", "paused", "unknown"), 0)
     for service in services:
         counts[service.status] += 1
+    trips: dict[BreakerState, int] = dict.fromkeys(("closed", "half_open", "open"), 0)
+    for breaker in breakers:
+        trips[breaker.state] += 1
     instances = [each for service in services for each in service.instances]
     status: Status = min((each.status for each in services), key=_GRAVITY.__getitem__, default="unknown")
     return Summary(
@@ -119,7 +122,7 @@ def summarize(services: Collection[ServiceView], breakers: Iterable[Breaker]) ->
         services=counts,
         instances=len(instances),
         taking_traffic=sum(each.traffic for each in instances),
-        breakers_open=sum(each.state != "closed" for each in breakers),
+        breakers=trips,
     )
 
 

@@ -117,11 +117,13 @@ class Meter:
         self.points: deque[Point] = deque(maxlen=SERIES_POINTS)
         self.traffic = Traffic(Rates(), {})
 
-    def take(self, now: float, services: Mapping[str, Totals]) -> Point:
-        """Adds a sample; `traffic` and the answered point follow from it."""
+    def take(self, now: float, services: Mapping[str, Totals]) -> Point | None:
+        """Adds a sample; `traffic` and the answered point follow from it. A first sample tells no rate yet."""
         self.samples.append((now, _sum(services.values()), dict(services)))
         while len(self.samples) > 1 and self.samples[1][0] <= now - SHARE_SECONDS:
             self.samples.popleft()
+        if len(self.samples) == 1:
+            return None
         self.traffic = self._traffic(now)
         point = Point(now, self.traffic.total.rps, self._error_rate(now))
         self.points.append(point)
