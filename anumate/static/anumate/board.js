@@ -8,6 +8,8 @@ const GRAVITY = ["down", "degraded", "unknown", "paused", "up"];
 const HEALTH_ICON = { healthy: "up", degraded: "degraded", unhealthy: "down", unknown: "unknown" };
 const STATE_WORD = { enabled: "enabled", draining: "draining", maintenance: "maintenance" };
 const FEW = 6; // as many services are shown opened from the start
+const PIPS = 12;
+const LONG = 60;
 const BREAKER_WORD = { open: "breaker open", half_open: "breaker half-open" };
 
 const troubled = (view) => view.status === "down" || view.status === "degraded";
@@ -20,6 +22,7 @@ class InstanceLine {
     this.id = make("span", { class: "id" });
     this.sentence = make("p", { class: "why" });
     this.facts = make("p", { class: "facts" });
+    this.told = "";
     this.since = make("time", { class: "since" });
     const words = make("div", { class: "words" }, make("p", { class: "name" }, this.id, this.health), this.sentence);
     this.element = make("li", { class: "instance" }, this.sign, words, this.facts, this.since);
@@ -35,10 +38,16 @@ class InstanceLine {
     write(this.id, view.id);
     write(this.sentence, view.sentence);
     const traffic = view.traffic ? "takes traffic" : "no traffic";
-    write(this.facts, [traffic, view.address, view.version && `v${view.version}`, view.zone].filter(Boolean).join("  ·  "));
+    this.tell([traffic, view.address, view.version && `v${view.version}`, view.zone].filter(Boolean));
     this.at = view.since;
     this.since.dateTime = new Date(view.since * 1000).toISOString();
     this.since.title = `Since ${moment(view.since)}`;
+  }
+
+  tell(facts) {
+    if (this.told === facts.join()) return;
+    this.told = facts.join();
+    this.facts.replaceChildren(...facts.map((fact) => make("span", {}, fact)));
   }
 
   age(now) {
@@ -88,9 +97,10 @@ class ServiceRow {
   showFleet(instances) {
     const ready = instances.filter((each) => each.traffic).length;
     write(this.ready, instances.length ? `${ready} of ${instances.length} take traffic` : "no instance");
-    while (this.pips.children.length > instances.length) this.pips.lastChild.remove();
-    while (this.pips.children.length < instances.length) this.pips.append(make("i"));
-    instances.forEach((each, at) => mark(this.pips.children[at], "status", shownAs(each)));
+    const pips = instances.slice(0, PIPS);
+    while (this.pips.children.length > pips.length) this.pips.lastChild.remove();
+    while (this.pips.children.length < pips.length) this.pips.append(make("i"));
+    pips.forEach((each, at) => mark(this.pips.children[at], "status", shownAs(each)));
     const kept = new Map(instances.map((each) => [each.id, this.lines.get(each.id) ?? new InstanceLine()]));
     this.lines = kept;
     for (const each of instances) kept.get(each.id).show(each);
@@ -188,6 +198,8 @@ export class Board {
     const focused = document.activeElement;
     arrange(this.list, shown.map((row) => row.element));
     if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
+    this.list.classList.toggle("long", rows.length > LONG);
+    byId("heads").hidden = shown.length === 0;
     byId("first").hidden = rows.length > 0;
     byId("none").hidden = rows.length === 0 || shown.length > 0;
     write(byId("none"), this.troubleOnly && !this.text ? "Nothing needs attention." : "No service matches.");

@@ -17,10 +17,17 @@ export class Journal {
   }
 
   add(events, fresh = true) {
-    for (const event of events) this.list.prepend(entry(event, fresh));
+    for (const event of events) this.place(entry(event, fresh), event.at);
     while (this.list.children.length > LONGEST) this.list.lastChild.remove();
     if (!this.list.children.length) this.list.append(make("li", { class: "none" }, "Nothing has happened yet."));
     else if (this.list.children.length > 1) this.list.querySelector(".none")?.remove();
+  }
+
+  // News may be of something older than the latest line; it stands where it belongs.
+  place(line, at) {
+    line.at = at;
+    const older = [...this.list.children].find((each) => !(each.at > at));
+    this.list.insertBefore(line, older ?? null);
   }
 }
 

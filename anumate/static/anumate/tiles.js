@@ -23,7 +23,7 @@ export function showSummary(summary) {
   const taking = summary.instances ? `; ${summary.taking_traffic === summary.instances ? "all" : count(summary.taking_traffic)} take traffic` : "";
   write(byId("detail"), `${summary.detail}${taking}`);
   showShares(summary.services);
-  showOpenBreakers(summary.breakers_open);
+  showOpenBreakers(summary.breakers);
   document.title = `${titleOf(summary)} · Anumate`;
 }
 
@@ -47,10 +47,11 @@ function showShares(services) {
   arrange(byId("legend"), items);
 }
 
-function showOpenBreakers(open) {
+function showOpenBreakers({ open, half_open: trying }) {
   write(byId("breakers-open"), count(open));
   mark(byId("tile-breakers"), "status", open ? "down" : "up");
-  write(byId("breakers-note"), open ? "Calls are refused at once" : "All calls may pass");
+  const note = open ? "Refusing calls at once" : "All calls may pass";
+  write(byId("breakers-note"), trying ? `${count(trying)} half-open, letting trials pass` : note);
 }
 
 export function showRates([rps, errors, mean, p95]) {

@@ -7,7 +7,7 @@ const calendar = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeSty
 
 export const count = (number) => whole.format(number);
 export const rate = (number) => (number >= 100 || number === 0 ? whole : tenth).format(number);
-export const percent = (share) => (share === 0 ? "0" : share < 0.001 ? "<0.1" : tenth.format(share * 100));
+export const percent = (share) => (share === 0 ? "0" : share < 0.001 ? "<0.1" : (share < 0.1 ? tenth : whole).format(share * 100));
 export const millis = (seconds) => (seconds >= 0.1 ? whole : tenth).format(seconds * 1000);
 export const time = (at) => clock.format(at * 1000);
 export const moment = (at) => calendar.format(at * 1000);
