@@ -40,8 +40,10 @@ async def lifespan(receive: Any, send: Any) -> None:
     await receive()
     set_current(node)
     await node.start()
+    readiness.serving = True
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    readiness.serving = False
     set_current(None)
     await node.stop()
     await send({"type": "lifespan.shutdown.complete"})

@@ -1,7 +1,7 @@
 """`/livez`, `/readyz` and `/health` of the control plane, answered before Django, so that neither its host check nor a
 database that is away keeps an orchestrator from its answer.
 
-`/livez`: this process runs. `/readyz`: it knows the catalogue and can serve; parts that are away do not take it out of
+`/livez`: this process runs. `/readyz`: it has started and is not about to end; parts that are away do not take it out of
 rotation, because discovery goes on without them. `/health`: every part, 503 when one is away.
 """
 
@@ -28,6 +28,7 @@ class Readiness:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.serving = False
         self._parts: dict[str, str] = {}
         self._looked_at = 0.0
 
@@ -46,11 +47,8 @@ class Readiness:
         if path == "/livez":
             return 200, {"status": "alive"}
         if path == "/readyz":
-            ready = self.node.ready
-            return (200 if ready else 503), {
-                "status": "ready" if ready else "starting",
-                "index": self.node.catalog.index,
-            }
+            state = "ready" if self.serving else "starting or ending"
+            return (200 if self.serving else 503), {"status": state, "index": self.node.catalog.index}
         parts = await self._look()
         away = [name for name, state in parts.items() if state != "ok"]
         return (503 if away else 200), {"status": "degraded" if away else "ok", "parts": parts}

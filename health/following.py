@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import redis.asyncio as aioredis
-from registry.live.catalog import Catalog
-from registry.live.store import AsyncStore
 
 from registry.live import ops
+from registry.live.catalog import Catalog
+from registry.live.store import AsyncStore
 
 BATCH: Final = 5_000
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 import msgspec
 import redis
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connections
 from django.db.models import Model, QuerySet
 
 from anumate.lib.redis import UNAVAILABLE
-from health.models import Flip, HealthCheck, ResultRollup
-from health.plan import Check
-from health.roster import Configured, ServiceName
+from health.models import Flip, ResultRollup
+from health.roster import Configured
 from health.schedule import FLIPS, MINUTES, PREFIX, FlipRecord
-from health.verdict import Thresholds
+from health.selectors import configured_checks
+from registry.live.instances import Key
 from registry.models import Revision, Tenant
 
 logger = logging.getLogger(__name__)
@@ -71,29 +70,6 @@ def revision() -> int:
     return Revision.objects.values_list("number", flat=True).filter(pk=1).first() or 0
 
 
-def configured_checks() -> Configured:
-    """The checks of every service that has some."""
-    found: dict[ServiceName, list[Check]] = defaultdict(list)
-    rows = HealthCheck.objects.filter(service__tenant__active=True).select_related("service__tenant").order_by("pk")
-    for row in rows:
-        found[row.service.tenant.name, row.service.name].append(check_of(row))
-    return dict(found)
-
-
-def check_of(row: HealthCheck) -> Check:
-    return Check(
-        id=row.pk,
-        kind=row.check_type,  # type: ignore[arg-type]  # a choice of the same two words
-        interval=row.interval,
-        timeout=row.timeout,
-        endpoint=row.endpoint,
-        path=row.path,
-        thresholds=Thresholds(row.success_threshold, row.failure_threshold, row.warning_threshold),
-        instance_id=row.instance_id,
-        enabled=row.enabled,
-    )
-
-
 def write_flips(client: redis.Redis) -> int:
     """Rows for the flips that wait in Redis; answers how many there were."""
     raw = cast("list[bytes]", client.lrange(FLIPS, 0, PAGE - 1))
@@ -131,33 +107,28 @@ def write_rollups(client: redis.Redis, now: float) -> None:
 
 
 def _write_minute(minute: int, sums: dict[bytes, bytes]) -> None:
-    keys = {raw.decode().split("/", 2)[0] for raw in sums}
-    tenants = _tenants(keys)
-    rows = []
-    for key, values in sums.items():
-        tenant, service, instance_id = key.decode().split("/", 2)
-        passed, failed, latency_sum, latency_max = values.split()
-        if tenant in tenants:
-            rows.append(
-                ResultRollup(
-                    tenant_id=tenants[tenant],
-                    service=service,
-                    instance_id=instance_id,
-                    minute=datetime.fromtimestamp(minute, UTC),
-                    passed=int(passed),
-                    failed=int(failed),
-                    latency_sum=float(latency_sum),
-                    latency_max=float(latency_max),
-                )
+    keyed = {Key.parse(raw.decode()): values.split() for raw, values in sums.items()}
+    tenants = _tenants(key.tenant for key in keyed)
+    ResultRollup.objects.bulk_create(
+        (
+            ResultRollup(
+                tenant_id=tenants[key.tenant],
+                service=key.service,
+                instance_id=key.id,
+                minute=datetime.fromtimestamp(minute, UTC),
+                passed=int(passed),
+                failed=int(failed),
+                latency_sum=float(latency_sum),
+                latency_max=float(latency_max),
             )
-    with transaction.atomic():
-        ResultRollup.objects.bulk_create(
-            rows,
-            batch_size=PAGE,
-            update_conflicts=True,
-            unique_fields=["tenant", "service", "instance_id", "minute"],
-            update_fields=["passed", "failed", "latency_sum", "latency_max"],
-        )
+            for key, (passed, failed, latency_sum, latency_max) in keyed.items()
+            if key.tenant in tenants
+        ),
+        batch_size=PAGE,
+        update_conflicts=True,
+        unique_fields=["tenant", "service", "instance_id", "minute"],
+        update_fields=["passed", "failed", "latency_sum", "latency_max"],
+    )
 
 
 def prune(now: float) -> None:

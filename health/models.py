@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
+
+from registry.names import INSTANCE_ID, WORD
 
 
 class HealthCheck(models.Model):
@@ -18,10 +20,26 @@ class HealthCheck(models.Model):
         TCP = "tcp", "TCP: a connection can be opened"
 
     service = models.ForeignKey("registry.Service", models.CASCADE, related_name="health_checks")
-    instance_id = models.CharField(max_length=128, blank=True, help_text="Empty: every instance of the service.")
+    instance_id = models.CharField(
+        max_length=128,
+        blank=True,
+        validators=[RegexValidator(INSTANCE_ID, "Use the id of an instance.")],
+        help_text="Empty: every instance of the service.",
+    )
     check_type = models.CharField(max_length=8, choices=Type.choices, default=Type.HTTP)
-    endpoint = models.CharField(max_length=63, blank=True, help_text="The endpoint's name. Empty: the first one.")
-    path = models.CharField(max_length=1000, default="/health", blank=True)
+    endpoint = models.CharField(
+        max_length=63,
+        blank=True,
+        validators=[RegexValidator(WORD, "Use the name of an endpoint.")],
+        help_text="The endpoint's name. Empty: the first one that speaks HTTP, or the first of all.",
+    )
+    path = models.CharField(
+        max_length=1000,
+        default="/health",
+        blank=True,
+        validators=[RegexValidator(r"^/[!-~]*$", "Use a path that starts with / and has no spaces.")],
+        help_text="What an HTTP check asks for.",
+    )
     interval = models.FloatField(
         default=30.0,
         validators=[MinValueValidator(1.0), MaxValueValidator(86_400.0)],

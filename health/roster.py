@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from registry.live.catalog import Catalog
-
 from health.plan import Check, checks_of, target_of
 from health.probes import Target
 from health.schedule import Member
+from registry.live.catalog import Catalog
 from registry.live.instances import Instance, Key
 
 ServiceName = tuple[str, str]

@@ -7,15 +7,21 @@ import logging
 import threading
 from functools import cache
 from random import Random
+from typing import Any
 
 import uvloop
 from django.conf import settings
-from registry.live.catalog import Catalog
+from django.db import transaction
 
 from anumate.lib.redis import UNAVAILABLE, connect, connect_async
 from health.journal import Clerk
+from health.models import HealthCheck
 from health.roster import Roster
 from health.shift import Shift
+from registry.live.catalog import Catalog
+from registry.models import Tenant
+from registry.services.catalogue import ensure_service
+from registry.services.changes import Actor, change
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,30 @@ class Worker:
             await Shift(client, self.roster, self.clerk, random=self.random, stopping=stopping).run()
         finally:
             await client.aclose()
+
+
+def configure(actor: Actor, tenant: Tenant, service_name: str, **fields: Any) -> tuple[HealthCheck, bool]:
+    """Have a service, or one instance of it, checked like this from now on; answers whether the check is new.
+
+    It takes the place of the check of the same kind and endpoint, whatever its path. Where somebody has made several of
+    those, for different paths, the path says which one is meant.
+    """
+    with transaction.atomic():
+        service = ensure_service(actor, tenant, service_name)
+        rows = HealthCheck.objects.filter(
+            service=service,
+            instance_id=fields.get("instance_id", ""),
+            check_type=fields["check_type"],
+            endpoint=fields.get("endpoint", ""),
+        )
+        same_path = rows.filter(path=fields.get("path", "")).first()
+        check = same_path or (rows.get() if rows.count() == 1 else HealthCheck(service=service))
+        created = check.pk is None
+        with change(actor, "created" if created else "changed", check):
+            for name, value in fields.items():
+                setattr(check, name, value)
+            check.save()
+    return check, created
 
 
 @cache

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 import redis.asyncio as aioredis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
-from registry.live.store import AsyncStore
 
 from health.following import catch_up
 from health.journal import Clerk
@@ -28,6 +27,7 @@ from health.roster import Planned, Roster
 from health.schedule import SHIFT, Claim, FlipRecord, Member, Recorded, Result, Schedule
 from health.verdict import Outcome, Streak, judge, worst
 from registry.live.instances import Fact, Health, Key
+from registry.live.store import AsyncStore
 
 LENGTH: Final = 10.0
 """Seconds a turn claims for."""

@@ -24,8 +24,9 @@ class Console:
         self._write(f"  {self._paint('✓', GREEN)} {name:<10} {what} {self._paint(f'{seconds:.1f} s', DIM)}")
 
     def event(self, name: str, what: str) -> None:
-        """Something the supervisor itself has to say about a program."""
-        self._write(f"{self._prefix(name)} {self._paint(what, BOLD)}")
+        """Something the supervisor has to say about a program. A start that fails because of it says so itself."""
+        if self.show_programs:
+            self._write(f"{self._prefix(name)} {self._paint(what, BOLD)}")
 
     def line(self, name: str, text: str) -> None:
         if self.show_programs:

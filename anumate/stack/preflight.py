@@ -16,7 +16,7 @@ from anumate.stack.process import StartError
 def claim_home(home: Path) -> int:
     """Make the state directory and hold it for this process; the lock's descriptor, which ends with the process."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StartError(f"the state directory {home} cannot be written: {_why(error)} (ANUMATE_HOME).") from None

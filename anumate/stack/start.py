@@ -166,7 +166,7 @@ class Stack:
         begun = time.monotonic()
         if await child.finish():
             *details, sentence = child.tail or ["bootstrap ended without a word."]
-            raise StartError(sentence, tuple(details))
+            raise StartError(sentence.removeprefix("CommandError: "), tuple(details))
         self.console.progress("database", "migrated", time.monotonic() - begun)
         return bool(json.loads(child.tail[-1])["first"])
 

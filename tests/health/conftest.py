@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import redis
-from registry.live.store import SyncStore
 
 from health.schedule import DUE
 from health.services import Worker
 from registry.live.instances import Document, Endpoint, Fact, Key
+from registry.live.store import SyncStore
 from registry.models import Service, Tenant
 from tests.health.servers import Switchable, switchable_server
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from registry.live.store import SyncStore
 
 from health import schedule
 from health.models import Flip, HealthCheck, ResultRollup
 from health.schedule import DUE, FLIPS, MINUTES, SHIFT, Member, histories
 from health.services import Worker
 from registry.live.instances import Fact, Key
+from registry.live.store import SyncStore
 from registry.models import Service, Tenant
 from registry.services.changes import SYSTEM, change
 from tests.conftest import wait_until
