@@ -1,3 +1,33 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path, register_converter
+from django.urls.converters import StringConverter
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import SimpleRouter
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from registry import views
+from registry.names import INSTANCE_ID, LABEL
+
+
+class ServiceName(StringConverter):
+    regex = LABEL.strip("^$")
+
+
+class InstanceId(StringConverter):
+    regex = INSTANCE_ID.strip("^$")
+
+
+register_converter(ServiceName, "service")
+register_converter(InstanceId, "instance")
+
+router = SimpleRouter(trailing_slash=False)
+router.register("v1/api-keys", views.ApiKeys, basename="api-key")
+router.register("v1/tenants", views.Tenants, basename="tenant")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    *router.urls,
+    path("v1/services/<service:name>/state", views.ServiceState.as_view(), name="service-state"),
+    path("v1/services/<service:name>/<instance:id>/state", views.InstanceState.as_view(), name="instance-state"),
+    path("v1/services/<service:name>/<instance:id>/why", views.InstanceWhy.as_view(), name="instance-why"),
+    path("v1/prometheus/targets", views.ScrapeTargets.as_view(), name="scrape-targets"),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]

@@ -1,0 +1,95 @@
+"""What routes and policies may say. Admin, API and models ask here; each rule raises Django's ValidationError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from django.core.exceptions import ValidationError
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from anumate.lib.problem import Problem
+from gateway.proxy.router import read_path
+from registry.live.keys import SCOPES
+
+_HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,998}[\x21-\x7e])?|")
+_METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
+_BY: Final = frozenset({"key", "address", "tenant", "route"})
+COMMON_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MOST: Final = 100
+"""Hosts, methods, headers, query parameters or targets of one route."""
+
+
+def check_path(path: str, path_type: str) -> None:
+    if path_type == "regex":
+        try:
+            re.compile(path)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValidationError(f"This is no regular expression: {error}.") from None
+        return
+    try:
+        read_path(path.encode())
+    except Problem as problem:
+        raise ValidationError(problem.detail) from None
+    if "?" in path or "#" in path:
+        raise ValidationError("A path has no ? and no #; ask for query parameters on their own.")
+
+
+def check_host(host: str) -> None:
+    if len(host) > 253 or not _HOST.fullmatch(host):
+        raise ValidationError(f"{host!r} is no host name. Use api.example.com or *.example.com, without a port.")
+
+
+def check_method(method: str) -> None:
+    if not _METHOD.fullmatch(method):
+        raise ValidationError(f"{method!r} is no method. Methods are upper-case words like GET.")
+
+
+def check_header(name: str, value: str) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise ValidationError(f"{name!r} is no header name.")
+    if not _FIELD_VALUE.fullmatch(value):
+        raise ValidationError(f"The value of {name} must be visible ASCII, at most 1000 characters.")
+
+
+def check_parameter(name: str, value: str) -> None:
+    if not 0 < len(name) <= 200 or len(value) > 1000:
+        raise ValidationError("A query parameter has a name of 1 to 200 characters and a value of at most 1000.")
+
+
+def check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise ValidationError(f"{scope!r} is no scope. Known are {', '.join(SCOPES)}.")
+
+
+def check_version(specifier: str) -> None:
+    try:
+        SpecifierSet(specifier)
+    except InvalidSpecifier:
+        raise ValidationError(f"{specifier!r} is no version specifier. Use one like >=2,<3 (PEP 440).") from None
+
+
+def check_by(by: str) -> None:
+    if by in _BY:
+        return
+    if not by.startswith("header:") or not _TOKEN.fullmatch(by.removeprefix("header:")):
+        raise ValidationError("Use key, address, tenant, route or header:<name>.")
+
+
+def check_targets(targets: Sequence[tuple[str, str, int]]) -> None:
+    """Each target as service, version and weight."""
+    pairs = [(service, version) for service, version, _ in targets]
+    if len(set(pairs)) < len(pairs):
+        raise ValidationError("Two targets have the same service and version.")
+    if targets and not any(weight for _, _, weight in targets):
+        raise ValidationError("At least one target needs a weight above 0.")
+
+
+def check_reachable(tenant: str, hosts: Iterable[str], owner_of: Callable[[str], str]) -> None:
+    """Refuse a host whose requests never reach this tenant."""
+    for host in hosts:
+        if not host.startswith("*.") and owner_of(host) != tenant:
+            raise ValidationError(f"Requests for {host} do not come to tenant {tenant}, which does not own that name.")

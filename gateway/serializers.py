@@ -1,0 +1,212 @@
+"""What the gateway's API reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+from gateway.control import rules
+from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
+from gateway.services import host_owner
+from registry.serializers import ScopeList, Strict, StrictModel, Text, Whole, checked
+from registry.services.catalogue import check_service_name
+
+
+class PolicyName(serializers.SlugRelatedField[Any]):
+    """A policy of the caller's tenant, by its name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(slug_field="name", required=False, allow_null=True, default=None, **options)
+
+    def get_queryset(self) -> Any:
+        tenant = self.parent.tenant  # type: ignore[union-attr]  # a StrictModel
+        return super().get_queryset().filter(tenant=tenant)  # type: ignore[union-attr]
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class ServiceName(Text):
+    """The name of a service, which may come later."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=63, validators=[check_service_name], **options)
+
+
+class PairSerializer(Strict):
+    name = Text(max_length=200)
+    value = Text(max_length=1000, allow_blank=True, trim_whitespace=False)
+
+
+class TargetSerializer(Strict):
+    service = ServiceName()
+    weight = Whole(min_value=0, max_value=1_000_000, default=100)
+    version = Text(max_length=100, allow_blank=True, default="", validators=[rules.check_version])
+
+
+class Texts(serializers.ListField):
+    """Distinct texts, each by a rule."""
+
+    def __init__(self, rule: Callable[[str], None], **options: Any) -> None:
+        child = Text(max_length=253, validators=[rule])
+        super().__init__(child=child, max_length=rules.MOST, default=list, **options)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        return list(dict.fromkeys(super().to_internal_value(data)))
+
+
+class RouteSerializer(StrictModel):
+    hosts = Texts(rules.check_host)
+    methods = Texts(rules.check_method)
+    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)
+    query = PairSerializer(many=True, default=list, max_length=rules.MOST)
+    scopes = ScopeList(default=list)
+    service = ServiceName(
+        required=False,
+        allow_null=True,
+        help_text="The one service it goes to: short for `targets` with one item. Null where there are more.",
+    )
+    targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)
+    rate_limit_policy = PolicyName(queryset=RateLimitPolicy.objects.all())
+
+    class Meta:
+        model = Route
+        fields: ClassVar = [
+            "name",
+            "hosts",
+            "path",
+            "path_type",
+            "methods",
+            "headers",
+            "query",
+            "priority",
+            "service",
+            "targets",
+            "strip_prefix",
+            "auth_required",
+            "scopes",
+            "rate_limit_policy",
+            "timeout_seconds",
+            "retries",
+            "enabled",
+            "created_at",
+        ]
+        read_only_fields: ClassVar = ["created_at"]
+
+    def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
+        for pair in headers:
+            checked(rules.check_header, pair["name"], pair["value"])
+        return headers
+
+    def validate_targets(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        checked(rules.check_targets, [(each["service"], each["version"], each["weight"]) for each in targets])
+        return targets
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "path" in fields or "path_type" in fields:
+            self._at("path", rules.check_path, self._new("path", fields), self._new("path_type", fields))
+        if "hosts" in fields:
+            self._at("hosts", rules.check_reachable, self.tenant.name, fields["hosts"], host_owner())
+        self._targets_of(fields)
+        return fields
+
+    def _targets_of(self, fields: dict[str, Any]) -> None:
+        """Turn `service` into the one target it is short for."""
+        service = fields.pop("service", None)
+        targets = fields.get("targets")
+        if service is not None and targets and [each["service"] for each in targets] != [service]:
+            raise serializers.ValidationError({"service": ["Give either a service or targets."]})
+        if service is not None and not targets:
+            fields["targets"] = [{"service": service, "weight": 100, "version": ""}]
+        if "targets" not in fields and not self.partial:
+            raise serializers.ValidationError({"service": ["Name the service, or targets."]})
+
+    def _new(self, name: str, fields: dict[str, Any]) -> Any:
+        return fields[name] if name in fields else getattr(self.instance, name)
+
+    def _at(self, name: str, rule: Callable[..., None], *values: Any) -> None:
+        try:
+            checked(rule, *values)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({name: error.detail}) from None
+
+    def to_representation(self, instance: Route) -> dict[str, Any]:
+        shown = dict(super().to_representation(instance))
+        targets = shown["targets"]
+        plain = len(targets) == 1 and not targets[0]["version"]
+        return {**shown, "service": targets[0]["service"] if plain else None}
+
+
+class UpstreamSerializer(StrictModel):
+    service = ServiceName(source="service.name")
+    breaker_policy = PolicyName(queryset=BreakerPolicy.objects.all())
+
+    class Meta:
+        model = Upstream
+        fields: ClassVar = ["service", "load_balancing", "breaker_policy", "created_at"]
+        read_only_fields: ClassVar = ["created_at"]
+
+    def validate_service(self, name: str) -> str:
+        if self.instance is not None and name != self.instance.service.name:
+            raise serializers.ValidationError("An upstream stays with its service.")
+        return name
+
+
+class RateLimitPolicySerializer(StrictModel):
+    by = Text(default="key", max_length=100, validators=[rules.check_by])
+
+    class Meta:
+        model = RateLimitPolicy
+        fields: ClassVar = ["name", "rate", "burst", "by", "created_at"]
+        read_only_fields: ClassVar = ["created_at"]
+
+
+class BreakerPolicySerializer(StrictModel):
+    class Meta:
+        model = BreakerPolicy
+        fields: ClassVar = [
+            "name",
+            "window_seconds",
+            "minimum_calls",
+            "failure_rate",
+            "consecutive_failures",
+            "slow_call_seconds",
+            "slow_call_rate",
+            "open_seconds",
+            "half_open_calls",
+            "created_at",
+        ]
+        read_only_fields: ClassVar = ["created_at"]
+
+
+class ExplainSerializer(Strict):
+    """A request that was not sent: what would become of it?"""
+
+    method = Text(max_length=32, default="GET", validators=[rules.check_method])
+    host = Text(max_length=260, default="", allow_blank=True)
+    path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
+    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)
+
+
+class VerdictSerializer(serializers.Serializer[Any]):
+    route = serializers.CharField()
+    takes_it = serializers.BooleanField()
+    sentence = serializers.CharField()
+
+
+class ExplainedSerializer(serializers.Serializer[Any]):
+    tenant = serializers.CharField(help_text="Whose routes were asked.")
+    route = serializers.CharField(allow_null=True, help_text="The route that takes the request.")
+    sentence = serializers.CharField()
+    upstream_path = serializers.CharField(allow_null=True, help_text="The path that the service sees.")
+    targets = TargetSerializer(many=True)
+    verdicts = VerdictSerializer(many=True, help_text="Every route, in order of precedence.")
+    skipped = serializers.ListField(child=serializers.CharField(), help_text="Rows that cannot be served, and why.")
+
+
+class ForceSerializer(Strict):
+    reason = Text(max_length=500, required=False, allow_blank=True, default="")

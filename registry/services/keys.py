@@ -1,0 +1,65 @@
+"""API keys: made once, shown once, revoked for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from django.conf import settings
+from django.utils import timezone
+
+from registry.live import keys as live
+from registry.models import ApiKey, Tenant
+from registry.services.changes import Actor, change
+
+
+class NewKey(NamedTuple):
+    """A key that was just made. `secret` is the whole text to present; nobody can read it later."""
+
+    row: ApiKey
+    secret: str
+
+
+def create_key(
+    actor: Actor,
+    tenant: Tenant,
+    name: str,
+    scopes: Iterable[str],
+    *,
+    expires_at: datetime | None = None,
+    secret: str | None = None,
+) -> NewKey:
+    """Make a key. `secret` hands in a well-formed key instead of a random one (the first start does).
+
+    Raises:
+        ValueError: `secret` is not well-formed.
+    """
+    public_id, full = live.make() if secret is None else (_public_id(secret), secret)
+    row = ApiKey(
+        tenant=tenant,
+        name=name,
+        public_id=public_id,
+        secret_hash=live.secret_hash(settings.API_KEY_PEPPER, full),
+        scopes=list(dict.fromkeys(scopes)),
+        expires_at=expires_at,
+    )
+    with change(actor, "created", row):
+        row.save()
+    return NewKey(row, full)
+
+
+def revoke_key(actor: Actor, key: ApiKey, *, reason: str = "") -> bool:
+    """End a key for good. False when it had been revoked before."""
+    if key.revoked_at is not None:
+        return False
+    with change(actor, "revoked", key, reason=reason):
+        key.revoked_at = timezone.now()
+        key.save(update_fields=["revoked_at"])
+    return True
+
+
+def _public_id(secret: str) -> str:
+    if not live.well_formed(secret):
+        raise ValueError("An API key looks like anm_<10 characters>_<32 characters>_<6-character checksum>.")
+    return secret.split("_")[1]

@@ -1,0 +1,147 @@
+"""The registry's resources: keys, tenants, what operators want of services, and why an instance gets traffic."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from django.db import models
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from anumate.lib.problem import Problem
+from registry import selectors
+from registry.auth import caller_of
+from registry.models import ApiKey, Tenant
+from registry.resources import TenantResource
+from registry.serializers import (
+    ApiKeySerializer,
+    NewApiKeySerializer,
+    ScrapeTargetSerializer,
+    StateSerializer,
+    StateShownSerializer,
+    TenantSerializer,
+    WhySerializer,
+)
+from registry.services import keys, operator, tenants
+
+
+class ApiKeyFilter(filters.FilterSet):
+    revoked = filters.BooleanFilter(field_name="revoked_at", lookup_expr="isnull", exclude=True)
+
+    class Meta:
+        model = ApiKey
+        fields = ["name"]
+
+
+class ApiKeys(TenantResource):
+    """API keys of the tenant. Deleting one revokes it; its row stays for the audit."""
+
+    queryset = ApiKey.objects.all()
+    serializer_class = ApiKeySerializer
+    filterset_class = ApiKeyFilter
+    lookup_field = "public_id"
+    scopes: ClassVar = {"read": "admin", "write": "admin"}
+    http_method_names: ClassVar = ["get", "head", "options", "post", "patch", "delete"]
+
+    def get_serializer_class(self) -> type[BaseSerializer[Any]]:
+        return NewApiKeySerializer if self.action == "create" else ApiKeySerializer
+
+    def perform_create(self, serializer: BaseSerializer[Any]) -> None:
+        made = keys.create_key(self.caller.actor, self.caller.tenant, **serializer.validated_data)
+        made.row.secret = made.secret  # type: ignore[attr-defined]  # shown by this one answer, stored nowhere
+        serializer.instance = made.row
+
+    def perform_destroy(self, instance: ApiKey) -> None:
+        keys.revoke_key(self.caller.actor, instance)
+
+
+class Tenants(TenantResource):
+    """Tenants. Who runs the installation sees and writes all of them; everybody else sees their own."""
+
+    queryset = Tenant.objects.prefetch_related("hosts")
+    serializer_class = TenantSerializer
+    filterset_fields: ClassVar = ["active"]
+    scopes: ClassVar = {"read": "registry:read", "write": "admin"}
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        rows = Tenant.objects.prefetch_related("hosts")
+        if getattr(self, "swagger_fake_view", False):
+            return rows.none()
+        return rows if self.caller.platform else rows.filter(pk=self.caller.tenant.pk)
+
+    def new(self) -> Tenant:
+        return Tenant()
+
+    def store(self, action: str, row: models.Model, fields: dict[str, Any]) -> Any:
+        self._only_platform()
+        hosts = fields.pop("hosts", None)
+        assert isinstance(row, Tenant)  # noqa: S101 (this resource's rows)
+        for name, value in fields.items():
+            setattr(row, name, value)
+        tenants.save_tenant(self.caller.actor, row, hosts=hosts)
+        return self.get_queryset().get(pk=row.pk)
+
+    def perform_destroy(self, instance: Tenant) -> None:
+        self._only_platform()
+        tenants.delete_tenant(self.caller.actor, instance)
+
+    def _only_platform(self) -> None:
+        if not self.caller.platform:
+            raise Problem("scope_missing", "Only who runs the installation manages tenants.")
+
+
+class ServiceState(APIView):
+    """What an operator wants of a whole service."""
+
+    scopes: ClassVar = {"write": "registry:write"}
+
+    @extend_schema(request=StateSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str) -> Response:
+        return _set_state(request, name)
+
+
+class InstanceState(APIView):
+    """What an operator wants of one instance. Its own state comes before its service's."""
+
+    scopes: ClassVar = {"write": "registry:write"}
+
+    @extend_schema(request=StateSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str, id: str) -> Response:
+        return _set_state(request, name, id)
+
+
+def _set_state(request: Request, name: str, id: str = "") -> Response:
+    caller = caller_of(request)
+    wanted = StateSerializer(data=request.data)
+    wanted.is_valid(raise_exception=True)
+    target = operator.find_target(caller.actor, caller.tenant, name, id)
+    operator.set_state(caller.actor, target, **wanted.validated_data)
+    return Response(StateShownSerializer(target).data)
+
+
+class InstanceWhy(APIView):
+    """The sentence why an instance gets traffic or does not, and the facts behind it."""
+
+    scopes: ClassVar = {"read": "registry:read"}
+
+    @extend_schema(responses=WhySerializer)
+    def get(self, request: Request, name: str, id: str) -> Response:
+        found = selectors.why_of(caller_of(request).tenant, name, id, time.time())
+        if found is None:
+            raise Problem("not_found", "There is no such instance.")
+        return Response(WhySerializer({"name": name, "instance_id": id, **found._asdict()}).data)
+
+
+class ScrapeTargets(APIView):
+    """Prometheus HTTP service discovery: every live instance of the tenant that speaks HTTP."""
+
+    scopes: ClassVar = {"read": "registry:read"}
+
+    @extend_schema(responses=ScrapeTargetSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return Response(list(selectors.scrape_targets(caller_of(request).tenant)))

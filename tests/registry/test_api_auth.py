@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from registry.live.keys import make
+from registry.models import ApiKey, Member
+from registry.services.changes import SYSTEM
+from registry.services.keys import revoke_key
+from tests.api import api, code, secret, tenant
+
+pytestmark = pytest.mark.django_db
+
+
+def test_it_asks_for_a_key() -> None:
+    response = APIClient().get("/v1/routes")
+    assert code(response) == (401, "api_key_missing")
+    assert response["WWW-Authenticate"].startswith("Key")
+
+
+@pytest.mark.parametrize("presented", ["", "nonsense", "anm_x_y_z", "ключ", "a" * 5000])
+def test_it_refuses_what_is_no_key(presented: str) -> None:
+    response = APIClient().get("/v1/routes", headers={"X-API-Key": presented.encode().decode("latin-1")})
+    assert response.status_code == 401
+    assert response.json()["code"] in {"api_key_invalid", "api_key_missing"}
+
+
+def test_it_refuses_a_well_formed_key_that_nobody_made() -> None:
+    assert code(APIClient().get("/v1/routes", headers={"X-API-Key": make()[1]})) == (401, "api_key_invalid")
+
+
+def test_a_key_may_come_as_a_bearer_token() -> None:
+    client = APIClient()
+    assert client.get("/v1/routes", headers={"Authorization": f"Bearer {secret()}"}).status_code == 200
+
+
+def test_an_expired_key_is_told_so() -> None:
+    late = secret(expires_at=timezone.now() - timedelta(seconds=1))
+    assert code(APIClient().get("/v1/routes", headers={"X-API-Key": late})) == (401, "api_key_expired")
+
+
+def test_a_revoked_key_is_no_key() -> None:
+    key = secret()
+    revoke_key(SYSTEM, ApiKey.objects.get())
+    assert code(APIClient().get("/v1/routes", headers={"X-API-Key": key})) == (401, "api_key_invalid")
+
+
+def test_a_key_of_a_switched_off_tenant_is_no_key() -> None:
+    client = api("acme")
+    tenant("acme").__class__.objects.filter(name="acme").update(active=False)
+    assert code(client.get("/v1/routes")) == (401, "api_key_invalid")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scopes"),
+    [
+        ("get", "/v1/routes", ("registry:read", "gateway:write", "gateway:invoke")),
+        ("post", "/v1/routes", ("gateway:read",)),
+        ("get", "/v1/api-keys", ("registry:read", "registry:write")),
+        ("post", "/v1/tenants", ("registry:read", "registry:write")),
+        ("post", "/v1/services/orders/state", ("registry:read",)),
+    ],
+)
+def test_a_scope_is_needed(method: str, path: str, scopes: tuple[str, ...]) -> None:
+    assert code(getattr(api(scopes=scopes), method)(path, {})) == (403, "scope_missing")
+
+
+def test_an_admin_key_of_the_default_tenant_acts_for_another() -> None:
+    tenant("acme")
+    client = api()
+    made = client.post("/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1}, headers={"X-Tenant": "acme"})
+    assert made.status_code == 201
+    assert client.get("/v1/rate-limit-policies").json()["count"] == 0
+    assert client.get("/v1/rate-limit-policies", headers={"X-Tenant": "acme"}).json()["count"] == 1
+    assert code(client.get("/v1/routes", headers={"X-Tenant": "nobody"})) == (404, "not_found")
+
+
+@pytest.mark.parametrize(("of", "scopes"), [("acme", ("admin",)), ("default", ("gateway:read",))])
+def test_no_other_key_acts_for_another_tenant(of: str, scopes: tuple[str, ...]) -> None:
+    tenant("other")
+    assert code(api(of, scopes).get("/v1/routes", headers={"X-Tenant": "other"})) == (403, "scope_missing")
+
+
+def test_anyone_reads_where_no_key_is_required(settings) -> None:
+    tenant()
+    settings.ENV = settings.ENV.__class__(api_key_required=False)
+    assert APIClient().get("/v1/routes").status_code == 200
+    assert code(APIClient().post("/v1/routes", {})) == (403, "scope_missing")
+    assert code(APIClient().get("/v1/routes", headers={"X-API-Key": make()[1]})) == (401, "api_key_invalid")
+
+
+class TestStaffSession:
+    def client(self, role: str = "", *, superuser: bool = False, csrf: bool = False) -> APIClient:
+        user = User.objects.create_user("ann", password="x", is_staff=True, is_superuser=superuser)
+        if role:
+            Member.objects.create(tenant=tenant("acme"), user=user, role=role)
+        client = APIClient(enforce_csrf_checks=csrf)
+        client.force_login(user)
+        return client
+
+    def test_a_viewer_reads_and_does_not_write(self) -> None:
+        client = self.client("viewer")
+        assert client.get("/v1/routes").status_code == 200
+        assert code(client.post("/v1/routes", {})) == (403, "scope_missing")
+
+    def test_an_operator_writes_and_does_not_see_keys(self) -> None:
+        client = self.client("operator")
+        made = client.post("/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1})
+        assert made.status_code == 201
+        assert code(client.get("/v1/api-keys")) == (403, "scope_missing")
+
+    def test_an_owner_makes_keys_but_no_tenants(self) -> None:
+        client = self.client("owner")
+        assert client.post("/v1/api-keys", {"name": "app", "scopes": ["gateway:invoke"]}).status_code == 201
+        assert code(client.post("/v1/tenants", {"name": "more"})) == (403, "scope_missing")
+
+    def test_a_superuser_chooses_any_tenant(self) -> None:
+        tenant()
+        tenant("acme")
+        client = self.client(superuser=True)
+        assert client.get("/v1/routes?tenant=acme").status_code == 200
+        assert client.get("/v1/tenants").json()["count"] == 2
+
+    def test_a_member_does_not_find_another_tenant(self) -> None:
+        tenant("other")
+        assert code(self.client("owner").get("/v1/routes?tenant=other")) == (404, "not_found")
+
+    def test_who_is_a_member_of_nothing_sees_nothing(self) -> None:
+        assert code(self.client().get("/v1/routes")) == (403, "scope_missing")
+
+    def test_a_write_needs_the_csrf_token(self) -> None:
+        client = self.client("operator", csrf=True)
+        assert code(client.post("/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1})) == (
+            403,
+            "scope_missing",
+        )
+
+    def test_who_is_no_staff_is_nobody(self) -> None:
+        client = APIClient()
+        client.force_login(User.objects.create_user("bob"))
+        assert code(client.get("/v1/routes")) == (401, "api_key_missing")
