@@ -70,7 +70,7 @@ class RouteSerializer(StrictModel):
         allow_null=True,
         help_text="The one service it goes to: short for `targets` with one item. Null where there are more.",
     )
-    targets = TargetSerializer(many=True, required=False, max_length=rules.MOST)
+    targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)
     rate_limit_policy = PolicyName(queryset=RateLimitPolicy.objects.all())
 
     class Meta:
@@ -122,7 +122,7 @@ class RouteSerializer(StrictModel):
             raise serializers.ValidationError({"service": ["Give either a service or targets."]})
         if service is not None and not targets:
             fields["targets"] = [{"service": service, "weight": 100, "version": ""}]
-        if not fields.get("targets") and ("targets" in fields or not self.partial):
+        if "targets" not in fields and not self.partial:
             raise serializers.ValidationError({"service": ["Name the service, or targets."]})
 
     def _new(self, name: str, fields: dict[str, Any]) -> Any:

@@ -14,6 +14,10 @@ from registry.services.changes import Actor
 
 def set_targets(actor: Actor, route: Route, targets: Iterable[Mapping[str, Any]]) -> None:
     """Replace where a route's requests go. Call it inside the route's `change`."""
+    targets = list(targets)
+    before = [(each.service.name, each.weight, each.version) for each in route.targets.select_related("service")]
+    if before == [(each["service"], each["weight"], each["version"]) for each in targets]:
+        return
     route.targets.all().delete()
     RouteTarget.objects.bulk_create(
         RouteTarget(

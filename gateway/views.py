@@ -61,11 +61,10 @@ class Upstreams(TenantResource):
     def new(self) -> Upstream:
         return Upstream()
 
-    def fill(self, row: models.Model, fields: dict[str, Any]) -> None:
+    def prepare(self, row: models.Model, fields: dict[str, Any]) -> None:
         named = fields.pop("service", None)
         if row.pk is None and named is not None:
-            fields["service"] = ensure_service(self.caller.actor, self.caller.tenant, named["name"])
-        super().fill(row, fields)
+            row.service = ensure_service(self.caller.actor, self.caller.tenant, named["name"])  # type: ignore[attr-defined]
 
 
 class RateLimitPolicies(TenantResource):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,7 @@ def answer(problem: Problem, request: object) -> HttpResponse:
         request=plain,
         logger=logger,
         level="error" if problem.status == 500 else "warning",
+        exception=sys.exc_info()[1] if problem.status == 500 else None,
     )
     return response
 
@@ -109,7 +111,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django has logged the traceback by now; the caller gets the request id to ask about."""
+    """The log gets the traceback; the caller gets the request id to ask about."""
     if not _is_api(request):
         return defaults.server_error(request)
     return answer(Problem("internal_error", "Something went wrong here; the log knows more."), request)

@@ -45,14 +45,19 @@ class TenantResource(viewsets.ModelViewSet[Any]):
             instance.delete()
 
     def store(self, action: str, row: models.Model, fields: dict[str, Any]) -> Any:
-        with transaction.atomic(), change(self.caller.actor, action, row):
-            self.fill(row, dict(fields))
+        with transaction.atomic():
+            self.prepare(row, fields)
+            with change(self.caller.actor, action, row):
+                self.fill(row, fields)
         return self.get_queryset().get(pk=row.pk)
 
     def new(self) -> models.Model:
         """An empty row of the caller's tenant."""
         model: type[models.Model] = self.get_queryset().model
         return model(tenant=self.caller.tenant)
+
+    def prepare(self, row: models.Model, fields: dict[str, Any]) -> None:
+        """What must be there before the row."""
 
     def fill(self, row: models.Model, fields: dict[str, Any]) -> None:
         for name, value in fields.items():

@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from registry.auth import caller_of
 from registry.live.keys import SCOPES
 from registry.models import ApiKey, Instance, OperatorState, Tenant, TenantHost
+from registry.models.access import label
 
 
 class Text(serializers.CharField):
@@ -151,7 +152,7 @@ class TenantSerializer(StrictModel):
         model = Tenant
         fields = ["name", "title", "active", "hosts", "created_at"]
         read_only_fields = ["created_at"]
-        extra_kwargs = {"name": {"validators": list(Tenant._meta.get_field("name").validators)}}
+        extra_kwargs = {"name": {"validators": [label]}}  # a name that is taken is a conflict, not a wrong value
 
     def validate_name(self, name: str) -> str:
         if self.instance is not None and name != self.instance.name:

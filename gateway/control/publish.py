@@ -22,9 +22,16 @@ from registry.models import Revision
 logger = logging.getLogger("anumate.publish")
 
 SECTION = "routes"
+
+
+class Served(NamedTuple):
+    table: RoutingTable
+    body: bytes
+
+
 _one_at_a_time = threading.Lock()
 _last_skipped: list[Skipped] = []
-_served: RoutingTable | None = None
+_served: Served | None = None
 
 
 class Published(NamedTuple):
@@ -46,26 +53,26 @@ def publish() -> Published:
         # The number first: a change in between makes the rows newer than their number, and is published once more.
         current, _ = Revision.objects.get_or_create(pk=1)
         compiled = compile_table(current.number)
-        body = encode(_as_served(store, compiled.table))
+        body = _body_of(store, compiled.table)
         stored = sections.publish(store, SECTION, origin=str(current.origin), revision=current.number, body=body)
     _report(compiled.skipped)
     return Published(current.number, len(compiled.table.routes), stored, compiled.skipped)
 
 
-def _as_served(store: redis.Redis, table: RoutingTable) -> RoutingTable:
-    """The table with the number it is served under already, if only the number changed: a new key moves no route."""
+def _body_of(store: redis.Redis, table: RoutingTable) -> bytes:
+    """The bytes that are served already, if only the number changed: a new key moves no route."""
     global _served
-    if _served is None or not _equal(_served, table):
+    if _served is None or not _equal(_served.table, table):
         _served = _stored(store)
-        if _served is None or not _equal(_served, table):
-            _served = table
-    return _served
+        if _served is None or not _equal(_served.table, table):
+            _served = Served(table, encode(table))
+    return _served.body
 
 
-def _stored(store: redis.Redis) -> RoutingTable | None:
+def _stored(store: redis.Redis) -> Served | None:
     body: Any = store.hget(sections.SECTIONS, f"{SECTION}:body")
     with suppress(msgspec.MsgspecError):
-        return decode(body) if body else None
+        return Served(decode(body), body) if body else None
     return None
 
 

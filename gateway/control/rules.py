@@ -92,6 +92,4 @@ def check_reachable(tenant: str, hosts: Iterable[str], owner_of: Callable[[str],
     """Refuse a host whose requests never reach this tenant."""
     for host in hosts:
         if not host.startswith("*.") and owner_of(host) != tenant:
-            raise ValidationError(
-                f"Requests for {host} do not come to tenant {tenant}, which does not own that name."
-            )
+            raise ValidationError(f"Requests for {host} do not come to tenant {tenant}, which does not own that name.")

@@ -38,7 +38,7 @@ _PRECEDENCE: Final = (
 
 
 class RequestPath(NamedTuple):
-    """`matched` is the normal form; `forwarded` the path as it came, unless it had dot segments: then the normal form."""
+    """`matched` is the normal form; `forwarded` the path as it came, or the normal form where it had dot segments."""
 
     matched: str
     forwarded: str

@@ -72,9 +72,7 @@ def test_a_scope_is_needed(method: str, path: str, scopes: tuple[str, ...]) -> N
 def test_an_admin_key_of_the_default_tenant_acts_for_another() -> None:
     tenant("acme")
     client = api()
-    made = client.post(
-        "/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1}, headers={"X-Tenant": "acme"}
-    )
+    made = client.post("/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1}, headers={"X-Tenant": "acme"})
     assert made.status_code == 201
     assert client.get("/v1/rate-limit-policies").json()["count"] == 0
     assert client.get("/v1/rate-limit-policies", headers={"X-Tenant": "acme"}).json()["count"] == 1

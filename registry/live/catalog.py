@@ -1,0 +1,340 @@
+"""Every live instance, in memory: follows the change stream, answers without I/O.
+
+One loop writes; any thread may read. A reader gets whole values: the tuple of a service's instances stays the same
+object until something about that service changes, so `is` tells whether there is anything to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from anumate.lib import clock
+from registry.live.instances import Document, Fact, Instance, Key
+from registry.live.ops import Change, Index, Known, Snapshot
+
+logger = logging.getLogger("anumate.catalog")
+
+Pair = tuple[str, str]
+"""Tenant and service."""
+Listener = Callable[[set[Pair]], None]
+
+NOWHERE = Index("none", 0)
+_INSTANCE = ""
+"""Stands where a fact's kind would: the instance itself."""
+_NO_FACTS: dict[str, Fact] = {}
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """The catalogue on disk."""
+
+    saved_at: float
+    epoch: str
+    seq: int
+    instances: list[tuple[Key, Document, float]]
+    facts: list[tuple[Key, dict[str, Fact]]]
+
+
+class _Service:
+    __slots__ = ("changed_at", "instances", "view")
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {}
+        self.view: tuple[Instance, ...] | None = ()
+        self.changed_at = 0
+
+
+class Catalog:
+    def __init__(self, wall: clock.Clock = clock.wall) -> None:
+        self._wall = wall
+        self._index = NOWHERE
+        self._services: dict[Pair, _Service] = {}
+        self._facts: dict[Key, dict[str, Fact]] = {}
+        self._states: dict[Key, Fact] = {}
+        self._tenants: dict[str, set[str]] = {}
+        self._tenant_changed_at: dict[str, int] = {}
+        # Written by this process and shown before the stream brought it: older news about the same thing is ignored.
+        self._ahead: dict[tuple[Key, str], int] = {}
+        # Not in a store that was wiped, and kept until then for whoever registers again.
+        self._held: dict[tuple[Key, str], float] = {}
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        self.stale_since: float | None = wall()
+
+    # Reading, from any thread
+
+    @property
+    def index(self) -> str:
+        return str(self._index)
+
+    @property
+    def position(self) -> Index:
+        return self._index
+
+    def instances(self, tenant: str, service: str) -> tuple[Instance, ...]:
+        """Its live instances in the order of their ids, eligible or not."""
+        known = self._services.get((tenant, service))
+        if known is None:
+            return ()
+        view = known.view
+        if view is None:
+            with self._lock:
+                view = known.view = tuple(known.instances[name] for name in sorted(known.instances))
+        return view
+
+    def services(self, tenant: str) -> tuple[str, ...]:
+        """The names of services with a live instance, sorted."""
+        with self._lock:
+            return tuple(sorted(self._tenants.get(tenant, ())))
+
+    def tenants(self) -> tuple[str, ...]:
+        """The names of tenants with a live instance, sorted."""
+        with self._lock:
+            return tuple(sorted(self._tenants))
+
+    def get(self, key: Key) -> Instance | None:
+        known = self._services.get((key.tenant, key.service))
+        return known.instances.get(key.id) if known else None
+
+    def service_facts(self, tenant: str, service: str) -> Mapping[str, Fact]:
+        """What is known of the service as a whole; its operator's word is `state`."""
+        return self._facts_of(Key(tenant, service))
+
+    def changed_at(self, tenant: str, service: str = "") -> int:
+        """The number of the last change of this service, or of anything of this tenant."""
+        if not service:
+            return self._tenant_changed_at.get(tenant, 0)
+        known = self._services.get((tenant, service))
+        return known.changed_at if known else 0
+
+    def listen(self, callback: Listener) -> Callable[[], None]:
+        """Have `callback` called after each batch with the pairs that changed; answers how to stop that."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback)
+
+    # Writing, from the one loop
+
+    def apply(self, *changes: Change) -> None:
+        """Take in changes of the stream, oldest first, then tell the listeners once."""
+        touched: set[Pair] = set()
+        with self._lock:
+            for change in changes:
+                self._take(change)
+                touched.add((change.key.tenant, change.key.service))
+                self._mark(change.key, change.seq)
+            if changes:
+                self._index = Index(self._index.epoch, changes[-1].seq)
+                self._forget_what_was_ahead()
+        self._tell(touched)
+
+    def absorb(self, change: Change, epoch: str) -> None:
+        """Show this process's own write before the stream brings it. Listeners hear of it from the stream."""
+        with self._lock:
+            if epoch != self._index.epoch or change.seq <= self._index.seq:
+                return
+            self._take(change)
+            self._ahead[change.key, change.kind or _INSTANCE] = change.seq
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Take over what the store holds.
+
+        When the store is another one than before (it was wiped), what it does not hold stays for one lease time, while
+        instances register again.
+        """
+        index = snapshot.index
+        with self._lock:
+            wiped = self._index.epoch not in {index.epoch, NOWHERE.epoch}
+            if wiped or index.seq < self._index.seq:
+                self._count_anew()
+            touched = self._merge(snapshot.known, wiped)
+            for tenant, service_name in touched:
+                self._mark(Key(tenant, service_name), index.seq)
+            self._index = index
+            self._forget_what_was_ahead()
+            self.stale_since = None
+        self._tell(touched)
+
+    def set_states(self, states: Mapping[Key, Fact]) -> None:
+        """What the database says operators want. The later word wins over the live fact; a wiped store undoes none."""
+        with self._lock:
+            before, self._states = self._states, dict(states)
+            keys = {key for key in before.keys() | states.keys() if before.get(key) != states.get(key)}
+            touched = {(key.tenant, key.service) for key in keys}
+            for tenant, service in touched:
+                self._recompose(tenant, service)
+                self._mark(Key(tenant, service), self._index.seq)
+        self._tell(touched)
+
+    def lost(self) -> None:
+        """The store is away: what is known stays, and is known to be old."""
+        if self.stale_since is None:
+            self.stale_since = self._wall()
+
+    def expire_held(self) -> None:
+        """End the grace of what a wiped store did not get back."""
+        if not self._held:
+            return
+        now, touched = self._wall(), set[Pair]()
+        with self._lock:
+            for (key, kind), until in list(self._held.items()):
+                if until <= now:
+                    self._take(Change(0, "fact", key, kind=kind) if kind else Change(0, "gone", key))
+                    touched.add((key.tenant, key.service))
+                    self._mark(key, self._index.seq)
+        self._tell(touched)
+
+    def dump(self) -> bytes:
+        """Everything, for a restart while the store is away."""
+        with self._lock:
+            instances = [(i.key, i.document, i.registered_at) for i in self._everyone()]
+            facts = [(key, dict(kinds)) for key, kinds in self._facts.items()]
+        saved_at = self._wall() if self.stale_since is None else self.stale_since
+        return msgspec.json.encode(_Kept(saved_at, self._index.epoch, self._index.seq, instances, facts))
+
+    def load(self, data: bytes) -> None:
+        """Take over what `dump` gave. Raises msgspec.DecodeError on anything else."""
+        kept = msgspec.json.decode(data, type=_Kept)
+        known = {key: Known(document, at, {}) for key, document, at in kept.instances}
+        for key, facts in kept.facts:
+            known[key] = known.get(key, Known(None, 0.0, {}))._replace(facts=facts)
+        self.replace(Snapshot(Index(kept.epoch, kept.seq), known))
+        self.stale_since = kept.saved_at
+
+    # Inside, with the lock held
+
+    def _take(self, change: Change) -> None:
+        key, what = change.key, change.kind or _INSTANCE
+        if change.seq and self._ahead.get((key, what), 0) > change.seq:
+            if change.op == "gone":
+                self._forget_facts(key)
+                self._recompose(key.tenant, key.service, only=key.id)
+            return
+        self._held.pop((key, what), None)
+        if change.op == "put":
+            assert change.document is not None  # noqa: S101 (a put has one)
+            self._put(key, change.document, change.registered_at)
+        elif change.op == "gone":
+            self._remove(key)
+        else:
+            self._set_fact(key, change.kind, change.fact)
+
+    def _put(self, key: Key, document: Document, registered_at: float) -> None:
+        pair = (key.tenant, key.service)
+        service = self._services.setdefault(pair, _Service())
+        service.instances[key.id] = Instance(key, document, registered_at, self._merged_facts(key))
+        service.view = None
+        self._tenants.setdefault(key.tenant, set()).add(key.service)
+
+    def _remove(self, key: Key) -> None:
+        self._forget_facts(key)
+        service = self._services.get((key.tenant, key.service))
+        if service is None or service.instances.pop(key.id, None) is None:
+            return
+        service.view = None
+        if not service.instances:
+            names = self._tenants[key.tenant]
+            names.discard(key.service)
+            if not names:
+                del self._tenants[key.tenant]
+
+    def _forget_facts(self, key: Key) -> None:
+        """All but the operator's word, as the store does when an instance goes."""
+        facts = self._facts.pop(key, None)
+        if facts and "state" in facts:
+            self._facts[key] = {"state": facts["state"]}
+
+    def _set_fact(self, key: Key, kind: str, fact: Fact | None) -> None:
+        facts = self._facts.setdefault(key, {})
+        if fact is None:
+            facts.pop(kind, None)
+            if not facts:
+                del self._facts[key]
+        else:
+            facts[kind] = fact
+        self._recompose(key.tenant, key.service, only=key.id)
+
+    def _recompose(self, tenant: str, service_name: str, only: str = "") -> None:
+        """Build again the instances whose facts changed; without `only`, all of the service."""
+        service = self._services.get((tenant, service_name))
+        if service is None:
+            return
+        for name in [only] if only else list(service.instances):
+            instance = service.instances.get(name)
+            if instance and (facts := self._merged_facts(instance.key)) != instance.facts:
+                service.instances[name] = msgspec.structs.replace(instance, facts=facts)
+                service.view = None
+
+    def _merged_facts(self, key: Key) -> dict[str, Fact]:
+        own, service = self._facts_of(key), self._facts_of(Key(key.tenant, key.service)).get("state")
+        return {**own, "service_state": service} if service else own
+
+    def _facts_of(self, key: Key) -> dict[str, Fact]:
+        facts, decided = self._facts.get(key, _NO_FACTS), self._states.get(key)
+        if decided is None or ((said := facts.get("state")) and said.since > decided.since):
+            return dict(facts) if facts else _NO_FACTS
+        return {**facts, "state": decided}
+
+    def _everyone(self) -> Iterator[Instance]:
+        return (instance for service in self._services.values() for instance in service.instances.values())
+
+    def _merge(self, known: Mapping[Key, Known], wiped: bool) -> set[Pair]:
+        """Make what is here equal to what is `known`; answers the pairs that changed."""
+        touched: set[Pair] = set()
+        here = {instance.key: instance for instance in self._everyone()}
+        for key in here.keys() | self._facts.keys() | known.keys():
+            if self._merge_one(key, here.get(key), known.get(key) or Known(None, 0.0, {}), wiped):
+                touched.add((key.tenant, key.service))
+        return touched
+
+    def _merge_one(self, key: Key, here: Instance | None, known: Known, wiped: bool) -> bool:
+        changed = False
+        for change in self._differences(key, here, known):
+            absent = change.op == "gone" or (change.op == "fact" and change.fact is None)
+            if absent and wiped:
+                lease = here.document.lease_ttl if here else Document().lease_ttl
+                self._held.setdefault((key, change.kind or _INSTANCE), self._wall() + lease)
+            elif absent and (key, change.kind or _INSTANCE) in self._held:
+                continue
+            elif (key, change.kind or _INSTANCE) not in self._ahead:
+                self._take(change)
+                changed = True
+        return changed
+
+    def _differences(self, key: Key, here: Instance | None, known: Known) -> Iterator[Change]:
+        if known.document is not None:
+            if here is None or (here.document, here.registered_at) != (known.document, known.registered_at):
+                yield Change(0, "put", key, known.document, known.registered_at)
+        elif here is not None:
+            yield Change(0, "gone", key)
+        facts = self._facts.get(key, _NO_FACTS)
+        for kind in list(facts.keys() | known.facts.keys()):
+            if facts.get(kind) != known.facts.get(kind):
+                yield Change(0, "fact", key, kind=kind, fact=known.facts.get(kind))
+
+    def _count_anew(self) -> None:
+        self._ahead.clear()
+        self._tenant_changed_at.clear()
+        for service in self._services.values():
+            service.changed_at = 0
+
+    def _mark(self, key: Key, seq: int) -> None:
+        service = self._services.get((key.tenant, key.service))
+        if service is not None:
+            service.changed_at = seq
+        self._tenant_changed_at[key.tenant] = seq
+
+    def _forget_what_was_ahead(self) -> None:
+        if self._ahead:
+            self._ahead = {what: seq for what, seq in self._ahead.items() if seq > self._index.seq}
+
+    def _tell(self, touched: set[Pair]) -> None:
+        if not touched:
+            return
+        for listener in list(self._listeners):
+            try:
+                listener(touched)
+            except Exception:
+                logger.exception("a listener of the catalogue failed")

@@ -1,0 +1,3 @@
+if redis.call('EXISTS', INSTANCE) == 0 then return false end
+remove(ARGV[3], INSTANCE, FACTS_OF)
+return {epoch(), seq()}

@@ -1,0 +1,1 @@
+return redis.call('ZSCAN', LEASES, ARGV[3], 'COUNT', ARGV[4])

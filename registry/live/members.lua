@@ -1,0 +1,1 @@
+return {epoch(), seq(), redis.call('ZRANGE', LEASES, 0, -1), redis.call('SMEMBERS', FACTS)}

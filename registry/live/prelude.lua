@@ -1,0 +1,64 @@
+-- Stands before every script of this directory; ops.py hands in the same first keys and arguments to all of them.
+local EPOCH, SEQ, CHANGES, LEASES, FACTS, SWEPT, LANE, BACK, INSTANCE, FACTS_OF = unpack(KEYS)
+local NEW_EPOCH, NOW = ARGV[1], tonumber(ARGV[2])
+local AWAY_MS, KEPT_CHANGES = 5000, 10000
+
+if not NOW then
+  local time = redis.call('TIME')
+  NOW = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The store's identity: a store without one is new, or was wiped.
+local function epoch()
+  local known = redis.call('GET', EPOCH)
+  if known then return known end
+  redis.call('SET', EPOCH, NEW_EPOCH)
+  return NEW_EPOCH
+end
+
+local function seq()
+  return tonumber(redis.call('GET', SEQ) or 0)
+end
+
+-- Each change has the next number and one entry of that number, so that a reader sees a gap.
+local function changed(op, key, ...)
+  local number = redis.call('INCR', SEQ)
+  redis.call('XADD', CHANGES, 'MAXLEN', '~', KEPT_CHANGES, number .. '-0', 'op', op, 'key', key, ...)
+end
+
+local function same_fact(known, fact)
+  if not known or fact == '' then return (known or '') == fact end
+  local a, b = cjson.decode(known), cjson.decode(fact)
+  return a.value == b.value and a.sentence == b.sentence and a.expires_at == b.expires_at
+end
+
+-- `fact` is JSON, or empty to take it away. Answers whether anything changed.
+local function set_fact(key, kind, fact)
+  if same_fact(redis.call('HGET', FACTS_OF, kind), fact) then return false end
+  if fact == '' then
+    redis.call('HDEL', FACTS_OF, kind)
+    if redis.call('EXISTS', FACTS_OF) == 0 then redis.call('SREM', FACTS, key) end
+  else
+    redis.call('HSET', FACTS_OF, kind, fact)
+    redis.call('SADD', FACTS, key)
+  end
+  changed('fact', key, 'kind', kind, 'fact', fact)
+  return true
+end
+
+-- What was found about an instance goes with it; what an operator decided stays.
+local function remove(key, instance, facts_of)
+  redis.call('DEL', instance)
+  redis.call('ZREM', LEASES, key)
+  for _, kind in ipairs(redis.call('HKEYS', facts_of)) do
+    if kind ~= 'state' then redis.call('HDEL', facts_of, kind) end
+  end
+  if redis.call('EXISTS', facts_of) == 0 then redis.call('SREM', FACTS, key) end
+  changed('gone', key)
+end
+
+-- Whoever wrote this stamp has been silent for so long that leases may have lapsed through no fault of their holders.
+local function silent(stamp)
+  local last = redis.call('GET', stamp)
+  return not last or NOW - last > AWAY_MS
+end

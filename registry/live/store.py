@@ -1,0 +1,207 @@
+"""Runs the operations of `registry.live.ops`: from a loop (`AsyncStore`) or from a thread (`SyncStore`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+
+from anumate.lib.redis import READ_TIMEOUT
+from registry.live import ops
+from registry.live.instances import Document, Fact, Key
+from registry.live.ops import Change, Index, Known, Lease, Members, Op, Renewal, Snapshot
+
+__all__ = ["AsyncStore", "Change", "Index", "Known", "Lease", "Renewal", "Snapshot", "SyncStore", "ops"]
+
+T = TypeVar("T")
+
+PAGE = 500
+PIPELINE = 128
+
+
+class SyncStore:
+    """For Django code and tasks."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+
+    def run(self, op: Op[T]) -> T:
+        count = len(op.keys)
+        try:
+            raw = self.redis.evalsha(op.script.sha, count, *op.keys, *op.args)
+        except NoScriptError:
+            raw = self.redis.eval(op.script.text, count, *op.keys, *op.args)
+        return op.decode(raw)
+
+    def register(self, key: Key, document: Document, *, check: Fact | None = None, now: float | None = None) -> Lease:
+        return self.run(ops.register(key, document, check=check, now=now))
+
+    def heartbeat(self, key: Key, *, now: float | None = None) -> Renewal | None:
+        return self.run(ops.heartbeat(key, now=now))
+
+    def deregister(self, key: Key, *, now: float | None = None) -> Index | None:
+        return self.run(ops.deregister(key, now=now))
+
+    def put_fact(self, key: Key, kind: str, fact: Fact | None, *, now: float | None = None) -> Index | None:
+        return self.run(ops.put_fact(key, kind, fact, now=now))
+
+    def sweep(self, limit: int = 500, *, now: float | None = None) -> list[Key]:
+        return self.run(ops.sweep(limit, now=now))
+
+    def stamp(self, *, now: float | None = None) -> float:
+        return self.run(ops.stamp(now=now))
+
+    def back_for(self, *, now: float | None = None) -> float:
+        return self.run(ops.back_for(now=now))
+
+    def members(self) -> Members:
+        return self.run(ops.members())
+
+    def read(self, keys: Sequence[Key]) -> dict[Key, Known]:
+        found: dict[Key, Known] = {}
+        for page in _pages(keys):
+            answers = self.run(ops.read(page))
+            found.update(zip(page, answers, strict=True))
+        return found
+
+    def snapshot(self) -> Snapshot:
+        members = self.members()
+        return Snapshot(members.index, self.read(_everyone(members)))
+
+    def changes(self, after: int, count: int = 5000) -> list[Change]:
+        """What happened after number `after`, oldest first; the caller looks for a gap at the start."""
+        entries: Any = self.redis.xrange(ops.CHANGES, min=f"({after}-0", count=count)
+        return [ops.decode_change(entry) for entry in entries]
+
+
+class AsyncStore:
+    """For one event loop. Operations that are asked for while one round trip is under way share the next one.
+
+    Give it a client without a read timeout: the store sets its own, which costs less than a task per command.
+    """
+
+    def __init__(self, client: aioredis.Redis) -> None:
+        # One more attempt heals a connection that went stale; more would only keep callers waiting in an outage.
+        client.set_retry(Retry(NoBackoff(), 1))
+        self.redis = client
+        self._waiting: deque[tuple[Op[Any], asyncio.Future[Any]]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def run(self, op: Op[T]) -> T:
+        """Raises what `anumate.lib.redis.UNAVAILABLE` names when the store is away."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((op, future))
+        if self._pump is None:
+            self._pump = loop.create_task(self._run_waiting())
+        return op.decode(await future)
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    async def register(
+        self, key: Key, document: Document, *, check: Fact | None = None, now: float | None = None
+    ) -> Lease:
+        return await self.run(ops.register(key, document, check=check, now=now))
+
+    async def heartbeat(self, key: Key, *, now: float | None = None) -> Renewal | None:
+        return await self.run(ops.heartbeat(key, now=now))
+
+    async def deregister(self, key: Key, *, now: float | None = None) -> Index | None:
+        return await self.run(ops.deregister(key, now=now))
+
+    async def put_fact(self, key: Key, kind: str, fact: Fact | None, *, now: float | None = None) -> Index | None:
+        return await self.run(ops.put_fact(key, kind, fact, now=now))
+
+    async def sweep(self, limit: int = 500, *, now: float | None = None) -> list[Key]:
+        return await self.run(ops.sweep(limit, now=now))
+
+    async def stamp(self, *, now: float | None = None) -> float:
+        return await self.run(ops.stamp(now=now))
+
+    async def back_for(self, *, now: float | None = None) -> float:
+        return await self.run(ops.back_for(now=now))
+
+    async def members(self) -> Members:
+        return await self.run(ops.members())
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Known]:
+        found: dict[Key, Known] = {}
+        for page in _pages(keys):
+            answers = await self.run(ops.read(page))
+            found.update(zip(page, answers, strict=True))
+        return found
+
+    async def snapshot(self) -> Snapshot:
+        members = await self.members()
+        return Snapshot(members.index, await self.read(_everyone(members)))
+
+    async def leases(self) -> dict[str, float]:
+        """When each lease lapses, by the key's text; in pages, so that neither Redis nor this loop stands still."""
+        found: dict[str, float] = {}
+        cursor, page = await self.run(ops.leases())
+        found.update(page)
+        while cursor:
+            cursor, page = await self.run(ops.leases(cursor))
+            found.update(page)
+        return found
+
+    async def _run_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIPELINE))]
+                await self._round_trip([(op, future) for op, future in batch if not future.done()])
+        finally:
+            self._pump = None
+
+    async def _round_trip(self, batch: list[tuple[Op[Any], asyncio.Future[Any]]]) -> None:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                answers = await self._pipeline([op for op, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                _refuse(future, error)
+            if not isinstance(error, Exception):  # cancelled with the loop; those who wait have been told
+                raise
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Exception):
+                _refuse(future, answer)
+            elif not future.done():
+                future.set_result(answer)
+
+    async def _pipeline(self, batch: Sequence[Op[Any]]) -> list[Any]:
+        pipeline = self.redis.pipeline(transaction=False)
+        for op in batch:
+            pipeline.evalsha(op.script.sha, len(op.keys), *op.keys, *op.args)
+        answers = await pipeline.execute(raise_on_error=False)
+        for position, op in enumerate(batch):
+            if isinstance(answers[position], NoScriptError):
+                answers[position] = await self._load_and_run(op)
+        return answers
+
+    async def _load_and_run(self, op: Op[Any]) -> Any:
+        try:
+            return await self.redis.eval(op.script.text, len(op.keys), *op.keys, *op.args)
+        except redis.ResponseError as error:
+            return error
+
+
+def _refuse(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error if isinstance(error, Exception) else redis.ConnectionError("the store is closed"))
+
+
+def _pages(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    return (keys[start : start + PAGE] for start in range(0, len(keys), PAGE))
+
+
+def _everyone(members: Members) -> list[Key]:
+    return list(dict.fromkeys([*members.instances, *members.with_facts]))

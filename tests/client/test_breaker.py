@@ -1,0 +1,169 @@
+"""The circuit breaker, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+
+POLICY = BreakerPolicy(
+    window_seconds=10, minimum_calls=10, failure_rate=0.5, consecutive_failures=5, open_seconds=60, half_open_calls=3
+)
+
+
+def call(breaker: CircuitBreaker, outcome: Outcome, now: float, duration: float = 0.01) -> None:
+    ticket = breaker.acquire(now)
+    assert ticket is not None, "refused"
+    breaker.settle(ticket, outcome, now, duration)
+
+
+def fail(breaker: CircuitBreaker, times: int, now: float) -> None:
+    for _ in range(times):
+        call(breaker, Outcome.FAILURE, now)
+
+
+def succeed(breaker: CircuitBreaker, times: int, now: float) -> None:
+    for _ in range(times):
+        call(breaker, Outcome.SUCCESS, now)
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker:
+    return CircuitBreaker(POLICY, now=100.0)
+
+
+@pytest.fixture
+def opened(breaker: CircuitBreaker) -> CircuitBreaker:
+    fail(breaker, 5, 100.0)
+    return breaker
+
+
+def test_it_lets_calls_through_and_counts_them(breaker: CircuitBreaker) -> None:
+    succeed(breaker, 3, 100.0)
+    seen = breaker.snapshot(100.0)
+    assert (seen.state, seen.calls, seen.failures, seen.failure_rate) == ("closed", 3, 0, 0.0)
+
+
+def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
+    fail(breaker, 4, 100.0)
+    succeed(breaker, 1, 100.0)
+    fail(breaker, 4, 100.0)
+    assert breaker.acquire(100.0) is not None
+    fail(breaker, 1, 100.0)
+    assert breaker.acquire(100.0) is None
+    assert breaker.snapshot(100.0).reason == "5 calls failed in a row."
+
+
+def test_it_opens_at_the_failure_rate_once_enough_calls_were_made(breaker: CircuitBreaker) -> None:
+    for _ in range(4):
+        fail(breaker, 1, 100.0)
+        succeed(breaker, 1, 100.0)
+    assert breaker.snapshot(100.0).state == "closed"  # half failed, of 8
+    fail(breaker, 1, 100.0)
+    succeed(breaker, 1, 100.0)  # a success can complete the number of calls that a verdict needs
+    seen = breaker.snapshot(100.0)
+    assert (seen.state, seen.reason) == ("open", "5 of 10 calls failed within 10 s.")
+
+
+def test_failures_older_than_the_window_are_forgotten(breaker: CircuitBreaker) -> None:
+    fail(breaker, 4, 100.0)
+    succeed(breaker, 1, 105.0)
+    assert breaker.snapshot(109.9).failures == 4
+    assert breaker.snapshot(110.0).failures == 0
+    assert breaker.snapshot(110.0).calls == 1
+    assert breaker.snapshot(500.0).calls == 0
+
+
+def test_it_opens_when_too_many_calls_are_slow() -> None:
+    breaker = CircuitBreaker(BreakerPolicy(minimum_calls=4, slow_call_seconds=1.0, slow_call_rate=0.5), now=0.0)
+    for duration in (0.1, 2.0, 0.1):
+        call(breaker, Outcome.SUCCESS, 0.0, duration)
+    assert breaker.snapshot(0.0).state == "closed"
+    call(breaker, Outcome.SUCCESS, 0.0, 2.0)
+    assert breaker.snapshot(0.0).reason == "2 of 4 calls took over 1 s within 10 s."
+
+
+def test_it_says_when_to_come_back(opened: CircuitBreaker) -> None:
+    assert opened.retry_in(110.0) == 50.0
+    assert opened.acquire(159.9) is None
+
+
+def test_half_open_it_lets_a_few_trials_through_and_closes_when_they_are_good(opened: CircuitBreaker) -> None:
+    tickets = [opened.acquire(160.0) for _ in range(4)]
+    assert tickets[3] is None
+    assert opened.snapshot(160.0).state == "half_open"
+    for ticket in tickets[:3]:
+        assert ticket is not None
+        opened.settle(ticket, Outcome.SUCCESS, 160.5)
+    assert opened.snapshot(160.5).state == "closed"
+    assert opened.snapshot(160.5).calls == 0
+
+
+def test_one_bad_trial_opens_it_again_for_the_full_time(opened: CircuitBreaker) -> None:
+    succeed(opened, 2, 160.0)
+    fail(opened, 1, 161.0)
+    assert opened.acquire(220.9) is None
+    assert opened.acquire(221.0) is not None
+
+
+def test_a_slow_trial_is_a_bad_trial() -> None:
+    breaker = CircuitBreaker(BreakerPolicy(consecutive_failures=1, slow_call_seconds=1.0, open_seconds=10), now=0.0)
+    fail(breaker, 1, 0.0)
+    call(breaker, Outcome.SUCCESS, 10.0, 1.5)
+    assert breaker.snapshot(10.0).reason == "A trial call was too slow."
+
+
+def test_a_cancelled_trial_gives_its_permit_back_and_proves_nothing(opened: CircuitBreaker) -> None:
+    for _ in range(20):
+        call(opened, Outcome.CANCELLED, 160.0)
+    assert opened.snapshot(160.0).state == "half_open"
+    succeed(opened, 3, 160.0)
+    assert opened.snapshot(160.0).state == "closed"
+
+
+def test_a_cancelled_call_counts_for_nothing(breaker: CircuitBreaker) -> None:
+    fail(breaker, 4, 100.0)
+    call(breaker, Outcome.CANCELLED, 100.0)
+    assert breaker.snapshot(100.0).calls == 4
+    fail(breaker, 1, 100.0)
+    assert breaker.snapshot(100.0).state == "open"
+
+
+def test_it_ignores_a_vote_from_before_it_opened(breaker: CircuitBreaker) -> None:
+    early = breaker.acquire(100.0)
+    assert early is not None
+    fail(breaker, 5, 100.0)
+    breaker.settle(early, Outcome.SUCCESS, 161.0)
+    assert breaker.snapshot(159.0).state == "open"
+    assert breaker.acquire(160.0) is not None  # half-open
+    breaker.settle(early, Outcome.FAILURE, 160.0)
+    assert breaker.snapshot(160.0).state == "half_open"
+
+
+def test_an_operator_holds_it_open_until_reset(breaker: CircuitBreaker) -> None:
+    breaker.force("open", 100.0, "moving house")
+    assert breaker.acquire(10_000.0) is None
+    seen = breaker.snapshot(10_000.0)
+    assert (seen.state, seen.forced, seen.reason, seen.retry_in) == ("open", True, "moving house", 0.0)
+    breaker.force("reset", 10_000.0)
+    assert breaker.acquire(10_000.0) is not None
+    fail(breaker, 5, 10_000.0)
+    assert breaker.snapshot(10_000.0).state == "open"
+
+
+def test_an_operator_holds_it_closed_and_it_goes_on_counting(opened: CircuitBreaker) -> None:
+    opened.force("close", 101.0)
+    fail(opened, 50, 101.0)
+    seen = opened.snapshot(101.0)
+    assert (seen.state, seen.forced, seen.failures) == ("closed", True, 50)
+
+
+def test_it_keeps_its_state_and_counts_under_a_new_policy(breaker: CircuitBreaker) -> None:
+    fail(breaker, 4, 100.0)
+    breaker.adopt(BreakerPolicy(consecutive_failures=6))
+    fail(breaker, 1, 100.0)
+    assert breaker.snapshot(100.0).state == "closed"
+    fail(breaker, 1, 100.0)
+    assert breaker.snapshot(100.0).state == "open"
+    breaker.adopt(BreakerPolicy(open_seconds=5, window_seconds=30))
+    assert breaker.retry_in(101.0) == 4.0

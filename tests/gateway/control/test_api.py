@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
+from registry.models import AuditEntry, Service
+from tests.api import api, code, pointers, tenant
+
+pytestmark = pytest.mark.django_db
+
+ORDERS: dict[str, Any] = {
+    "name": "orders",
+    "hosts": [],
+    "path": "/orders",
+    "path_type": "prefix",
+    "methods": [],
+    "headers": [],
+    "query": [],
+    "priority": 0,
+    "service": "orders",
+    "strip_prefix": True,
+    "auth_required": True,
+    "scopes": [],
+    "rate_limit_policy": "gold",
+    "timeout_seconds": 30,
+    "retries": 1,
+    "enabled": True,
+}
+GOLD = {"name": "gold", "rate": 100.0, "burst": 200, "by": "key"}
+BREAKER: dict[str, Any] = {
+    "name": "default",
+    "window_seconds": 10,
+    "minimum_calls": 20,
+    "failure_rate": 0.5,
+    "consecutive_failures": 5,
+    "slow_call_seconds": None,
+    "slow_call_rate": 1.0,
+    "open_seconds": 60,
+    "half_open_calls": 3,
+}
+
+
+class TestRoutes:
+    def test_the_body_of_the_contract_makes_a_route(self) -> None:
+        client = api()
+        assert client.post("/v1/rate-limit-policies", GOLD).status_code == 201
+        made = client.post("/v1/routes", ORDERS)
+        assert made.status_code == 201, made.content
+        body = made.json()
+        assert {name: body[name] for name in ORDERS} == ORDERS
+        assert body["targets"] == [{"service": "orders", "weight": 100, "version": ""}]
+        assert Service.objects.filter(tenant__name="default", name="orders").exists()
+        entry = AuditEntry.objects.get(object_type="gateway.Route")
+        assert (entry.action, entry.actor_kind, entry.request_id) == ("created", "key", made["X-Request-ID"])
+
+    def test_what_was_read_can_be_sent_again(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        body = client.get("/v1/routes/orders").json()
+        assert client.put("/v1/routes/orders", body).json() == body
+        assert AuditEntry.objects.filter(object_type="gateway.Route").count() == 1
+
+    def test_a_whole_body_sets_what_it_leaves_out_to_the_default(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders", "priority": 7, "methods": ["GET"]})
+        body = client.put("/v1/routes/orders", {"name": "orders", "service": "orders"}).json()
+        assert (body["priority"], body["methods"]) == (0, [])
+
+    def test_a_patch_touches_only_what_it_names(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders", "priority": 7})
+        body = client.patch("/v1/routes/orders", {"path": "/o"}).json()
+        assert (body["path"], body["priority"], body["service"]) == ("/o", 7, "orders")
+
+    def test_targets_share_the_requests(self) -> None:
+        targets = [{"service": "orders", "weight": 90, "version": ">=2"}, {"service": "old-orders", "weight": 10}]
+        client = api()
+        body = client.post("/v1/routes", {"name": "orders", "targets": targets}).json()
+        assert body["service"] is None
+        assert [each["weight"] for each in body["targets"]] == [90, 10]
+        client.patch("/v1/routes/orders", {"service": "orders"})
+        assert RouteTarget.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointer"),
+        [
+            ({"name": "A B"}, "/name"),
+            ({"name": None}, "/name"),
+            ({"hosts": "api.example.com"}, "/hosts"),
+            ({"hosts": ["api.example.com:80"]}, "/hosts/0"),
+            ({"hosts": ["a.com", "*.*.com"]}, "/hosts/1"),
+            ({"hosts": [5]}, "/hosts/0"),
+            ({"path": "orders"}, "/path"),
+            ({"path": "/a%2Fb"}, "/path"),
+            ({"path": "/a?b=c"}, "/path"),
+            ({"path": "(", "path_type": "regex"}, "/path"),
+            ({"path_type": "glob"}, "/path_type"),
+            ({"methods": ["get"]}, "/methods/0"),
+            ({"headers": [{"name": "X A", "value": ""}]}, "/headers"),
+            ({"headers": [{"name": "X-A"}]}, "/headers/0/value"),
+            ({"headers": {"X-A": "b"}}, "/headers"),
+            ({"query": [{"name": "a", "value": "b", "more": 1}]}, "/query/0/more"),
+            ({"priority": "7"}, "/priority"),
+            ({"priority": 7_000_000}, "/priority"),
+            ({"priority": True}, "/priority"),
+            ({"service": "Orders"}, "/service"),
+            ({"service": "register"}, "/service"),
+            ({"service": None}, "/service"),
+            ({"targets": []}, "/targets"),
+            ({"targets": [{"service": "b"}]}, "/service"),
+            ({"service": None, "targets": [{"service": "b", "weight": 0}]}, "/targets"),
+            ({"service": None, "targets": [{"service": "b", "weight": -1}]}, "/targets/0/weight"),
+            ({"service": None, "targets": [{"service": "b", "version": "new"}]}, "/targets/0/version"),
+            ({"service": None, "targets": [{"service": "b"}, {"service": "b"}]}, "/targets"),
+            ({"strip_prefix": "yes"}, "/strip_prefix"),
+            ({"auth_required": 1}, "/auth_required"),
+            ({"scopes": ["root"]}, "/scopes/0"),
+            ({"rate_limit_policy": "nobody"}, "/rate_limit_policy"),
+            ({"rate_limit_policy": 5}, "/rate_limit_policy"),
+            ({"timeout_seconds": 0}, "/timeout_seconds"),
+            ({"timeout_seconds": "30"}, "/timeout_seconds"),
+            ({"retries": 11}, "/retries"),
+            ({"retries": 1.5}, "/retries"),
+            ({"enabled": None}, "/enabled"),
+            ({"upstream": "x"}, "/upstream"),
+        ],
+    )
+    def test_it_refuses_a_bad_field(self, wrong: dict[str, Any], pointer: str) -> None:
+        response = api().post("/v1/routes", {"name": "orders", "path": "/orders", "service": "orders", **wrong})
+        assert code(response) == (422, "validation_failed")
+        assert pointers(response) == [pointer]
+        assert not Route.objects.exists()
+        assert not Service.objects.exists()
+
+    def test_a_name_is_taken_once_in_a_tenant(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        assert code(client.post("/v1/routes", {"name": "orders", "service": "orders"})) == (409, "conflict")
+        assert api("acme").post("/v1/routes", {"name": "orders", "service": "orders"}).status_code == 201
+
+    def test_another_tenants_routes_policies_and_services_stay_out_of_reach(self) -> None:
+        theirs, ours = api("acme"), api()
+        theirs.post("/v1/rate-limit-policies", GOLD)
+        theirs.post("/v1/routes", {**ORDERS, "name": "secret"})
+        assert ours.get("/v1/routes").json()["count"] == 0
+        for method in ("get", "put", "patch", "delete"):
+            assert code(getattr(ours, method)("/v1/routes/secret", {})) == (404, "not_found")
+        assert pointers(ours.post("/v1/routes", ORDERS)) == ["/rate_limit_policy"]
+        ours.post("/v1/routes", {"name": "orders", "service": "orders"})
+        assert RouteTarget.objects.get(route__name="orders").service.tenant.name == "default"
+
+    def test_a_host_of_another_tenant_is_refused(self) -> None:
+        api().post("/v1/tenants", {"name": "acme", "hosts": ["*.acme.com"]})
+        body = {"name": "orders", "service": "orders", "hosts": ["api.acme.com"]}
+        assert pointers(api().post("/v1/routes", body)) == ["/hosts"]
+        assert api("acme").post("/v1/routes", body).status_code == 201
+        assert pointers(api("acme").post("/v1/routes", {**body, "name": "b", "hosts": ["b.com"]})) == ["/hosts"]
+
+    def test_a_list_costs_the_same_for_one_route_and_for_fifty(self) -> None:
+        client = api()
+        client.post("/v1/rate-limit-policies", GOLD)
+        counts = []
+        for number in range(50):
+            client.post("/v1/routes", {**ORDERS, "name": f"orders-{number}"})
+            if number in {0, 49}:
+                with CaptureQueriesContext(
+                    connection,
+                ) as queries:
+                    assert client.get("/v1/routes").json()["count"] == number + 1
+                counts.append(len(queries))
+        assert counts[0] == counts[1] <= 8
+
+    def test_deleting_a_route_leaves_its_service(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        assert client.delete("/v1/routes/orders").status_code == 204
+        assert Service.objects.count() == 1
+        assert AuditEntry.objects.filter(action="deleted", object_label="orders").count() == 1
+
+
+class TestPolicies:
+    def test_the_bodies_of_the_contract(self) -> None:
+        client = api()
+        made = client.post("/v1/breaker-policies", BREAKER).json()
+        assert {name: made[name] for name in BREAKER} == BREAKER
+        body = {"service": "orders", "load_balancing": "round_robin", "breaker_policy": "default"}
+        made = client.post("/v1/upstreams", body).json()
+        assert {name: made[name] for name in body} == body
+        assert client.get("/v1/upstreams/orders").json() == made
+        assert code(client.post("/v1/upstreams", body)) == (409, "conflict")
+
+    def test_a_policy_in_use_stays(self) -> None:
+        client = api()
+        client.post("/v1/rate-limit-policies", GOLD)
+        client.post("/v1/routes", ORDERS)
+        response = client.delete("/v1/rate-limit-policies/gold")
+        assert code(response) == (409, "conflict")
+        assert "route orders" in response.json()["detail"]
+
+    def test_an_upstream_stays_with_its_service(self) -> None:
+        client = api()
+        client.post("/v1/upstreams", {"service": "orders"})
+        assert client.patch("/v1/upstreams/orders", {"load_balancing": "p2c"}).json()["load_balancing"] == "p2c"
+        assert pointers(client.patch("/v1/upstreams/orders", {"service": "b"})) == ["/service"]
+        assert client.delete("/v1/upstreams/orders").status_code == 204
+        assert not Upstream.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointer"),
+        [
+            ({"rate": 0}, "/rate"),
+            ({"rate": "100"}, "/rate"),
+            ({"rate": None}, "/rate"),
+            ({"burst": 0}, "/burst"),
+            ({"burst": 1.5}, "/burst"),
+            ({"by": "moon"}, "/by"),
+            ({"by": "header:"}, "/by"),
+            ({"by": "header:a b"}, "/by"),
+            ({"per": "minute"}, "/per"),
+        ],
+    )
+    def test_it_refuses_a_bad_rate_limit(self, wrong: dict[str, Any], pointer: str) -> None:
+        response = api().post("/v1/rate-limit-policies", {**GOLD, **wrong})
+        assert code(response) == (422, "validation_failed")
+        assert pointers(response) == [pointer]
+        assert not RateLimitPolicy.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointer"),
+        [
+            ({"failure_rate": 50}, "/failure_rate"),
+            ({"failure_rate": 0}, "/failure_rate"),
+            ({"window_seconds": 0.5}, "/window_seconds"),
+            ({"slow_call_seconds": 0}, "/slow_call_seconds"),
+            ({"half_open_calls": 0}, "/half_open_calls"),
+            ({"minimum_calls": 10**30}, "/minimum_calls"),
+            ({"slow_call_seconds": 10**400}, "/slow_call_seconds"),
+        ],
+    )
+    def test_it_refuses_a_bad_breaker_policy(self, wrong: dict[str, Any], pointer: str) -> None:
+        response = api().post("/v1/breaker-policies", {**BREAKER, **wrong})
+        assert code(response) == (422, "validation_failed")
+        assert pointers(response) == [pointer]
+        assert not BreakerPolicy.objects.exists()
+
+    @pytest.mark.parametrize("path", ["rate-limit-policies", "breaker-policies", "upstreams"])
+    def test_lists_hold_only_the_tenants_own(self, path: str) -> None:
+        tenant("acme")
+        body = {"rate-limit-policies": GOLD, "breaker-policies": BREAKER, "upstreams": {"service": "orders"}}[path]
+        api("acme").post(f"/v1/{path}", body)
+        assert api().get(f"/v1/{path}").json() == {"count": 0, "next": None, "previous": None, "results": []}
+
+
+class TestExplain:
+    def test_it_says_which_route_takes_a_request_and_why_the_others_do_not(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "path": "/orders", "service": "orders"})
+        client.post("/v1/routes", {"name": "all", "path": "/", "service": "web"})
+        client.post("/v1/routes", {"name": "post", "path": "/orders", "methods": ["POST"], "service": "web"})
+        found = client.post("/v1/routes/explain", {"host": "any.example.com:8080", "path": "/orders/7?a=b"}).json()
+        assert (found["route"], found["upstream_path"], found["tenant"]) == ("orders", "/7", "default")
+        assert {each["route"]: each["takes_it"] for each in found["verdicts"]} == {
+            "orders": True,
+            "all": False,
+            "post": False,
+        }
+        assert all(each["sentence"] for each in found["verdicts"])
+
+    def test_it_says_so_when_nothing_matches(self) -> None:
+        found = api().post("/v1/routes/explain", {"path": "/nowhere"}).json()
+        assert (found["route"], found["targets"]) == (None, [])
+        assert found["sentence"]
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            ({"path": "/a%00b"}, (400, "malformed_request")),
+            ({"path": "a"}, (400, "malformed_request")),
+            ({"method": "get"}, (422, "validation_failed")),
+            ({"verb": "GET"}, (422, "validation_failed")),
+        ],
+    )
+    def test_it_refuses_what_the_gateway_would_not_read(self, body: dict[str, Any], expected: tuple[int, str]) -> None:
+        assert code(api().post("/v1/routes/explain", body)) == expected
+
+    def test_reading_is_enough(self) -> None:
+        assert api(scopes=("gateway:read",)).post("/v1/routes/explain", {}).status_code == 200
