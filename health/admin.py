@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
@@ -18,7 +19,7 @@ from registry.services.changes import Actor, change
 WRITERS = (Member.Role.OPERATOR, Member.Role.OWNER)
 
 
-class OfTenant(ModelAdmin):  # type: ignore[misc]  # the package has no types
+class OfTenant(ModelAdmin):
     """Rows of the tenants that a person is a member of; superusers see all. Viewers look, operators write."""
 
     tenant_path = "tenant"
@@ -36,7 +37,7 @@ class OfTenant(ModelAdmin):  # type: ignore[misc]  # the package has no types
 
 
 def memberships(request: HttpRequest) -> QuerySet[Member]:
-    return Member.objects.filter(user_id=request.user.pk, tenant__active=True)
+    return Member.objects.filter(user=cast("User", request.user), tenant__active=True)
 
 
 def tenants_of(request: HttpRequest, *roles: str) -> QuerySet[Member, Any]:
