@@ -37,12 +37,13 @@ class Poll(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """Where a broadcaster reads. `registry.live.node` is one; a test brings its own."""
 
-    catalogue: Catalogue
+    @property
+    def catalogue(self) -> Catalogue: ...
 
     @property
     def stale_since(self) -> float | None: ...
 
-    def listen(self, callback: Callable[[set[tuple[str, str]]], None]) -> None: ...
+    def listen(self, callback: Callable[[set[tuple[str, str]]], None]) -> object: ...
 
     async def poll(self) -> Poll: ...
 
@@ -122,7 +123,7 @@ class Broadcaster:
         hub.remember(await self._source.remember(hub.tenant), self._clock())
 
     async def _guarded(self, what: str, work: Coroutine[None, None, None]) -> None:
-        """A database or store that is away costs the page its news, not its life. One line says so, not one a second."""
+        """A database or store that is away costs the page its news, not its life; one line says so."""
         trouble = ""
         try:
             await work

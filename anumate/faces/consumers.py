@@ -31,7 +31,12 @@ PING_SECONDS = 20.0
 logger = logging.getLogger(__name__)
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
+def refusal(user: AbstractBaseUser | AnonymousUser) -> int:
+    """The code of a close that tells the page why it is shown nothing."""
+    return NOT_ALLOWED if user.is_authenticated else SIGNED_OUT
+
+
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """One open page."""
 
     # The page must open while Redis is away, so no channel of the layer is a condition for it: see `_hear_logout`.
@@ -48,7 +53,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
         tenant = await self._tenant_for(user)
         self.live = broadcaster()
         if tenant is None:
-            await self.close(NOT_ALLOWED if user.is_authenticated else SIGNED_OUT)
+            await self.close(refusal(user))
         elif self.live is None:
             await self.close(NOT_READY)
         else:
@@ -83,8 +88,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
         """Says the time now and then, and looks whether this person may still look."""
         while True:
             await asyncio.sleep(PING_SECONDS)
-            if await self._tenant_for(await self._current_user()) is None:
-                await self.close(SIGNED_OUT)
+            user = await self._current_user()
+            if await self._tenant_for(user) is None:
+                await self.close(refusal(user))
                 return
             await self.send(text_data=msgspec.json.encode({"type": "ping", "at": wall()}).decode())
 
@@ -106,10 +112,10 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _current_user(self) -> AbstractBaseUser | AnonymousUser:
         """The person as their session stands now; the one in the scope is from when the socket was opened."""
         session = self.scope["session"]
-        user: AbstractBaseUser | AnonymousUser = await get_user({"session": type(session)(session.session_key)})
+        fresh = session.__class__(session.session_key)  # `type` would name the lazy wrapper
+        user: AbstractBaseUser | AnonymousUser = await get_user({"session": fresh})
         return user
 
-    @database_sync_to_async
-    def _tenant_for(self, user: AbstractBaseUser | AnonymousUser) -> str | None:
+    async def _tenant_for(self, user: AbstractBaseUser | AnonymousUser) -> str | None:
         wanted = parse_qs(self.scope["query_string"].decode("latin-1")).get("tenant", [""])[0]
-        return choose_tenant(tenants_of(user), wanted)
+        return choose_tenant(await database_sync_to_async(tenants_of)(user), wanted)

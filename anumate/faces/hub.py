@@ -137,7 +137,9 @@ class Hub:
     def refresh(self, names: Iterable[str], now: float) -> None:
         """Views these services anew, and those whose operator state has just ended; one frame tells what changed."""
         due = [name for name, expiry in self._expiries.items() if expiry <= now]
-        changed, gone, events = [], [], []
+        changed: list[ServiceView] = []
+        gone: list[str] = []
+        events: list[Event] = []
         for name in {*names, *due}:
             old, new = self._views.get(name), self._view(name, now)
             if new == old:

@@ -16,7 +16,7 @@ from registry.live.instances import Fact, Health, Instance, State
 Status = Literal["up", "degraded", "down", "paused", "unknown"]
 BreakerState = Literal["closed", "half_open", "open"]
 
-_GRAVITY: dict[Status, int] = {"down": 0, "degraded": 1, "unknown": 2, "paused": 3, "up": 4}
+_GRAVITY: dict[Status, int] = {"down": 0, "degraded": 1, "unknown": 2, "up": 3, "paused": 4}
 _PAUSED = {"draining": "Draining", "maintenance": "In maintenance"}
 _NAMED_AT_ONCE = 2
 
@@ -179,9 +179,10 @@ def _headline(services: Collection[ServiceView]) -> str:
         return " ".join(told)
     if all(each.status == "paused" for each in services):
         return "Everything is out of rotation by the operator."
-    if any(each.status == "unknown" for each in services):
-        waiting = [each.name for each in services if each.status == "unknown"]
+    if waiting := [each.name for each in services if each.status == "unknown"]:
         return _named(waiting, "waiting for a first check")
+    if any(each.status == "paused" for each in services):
+        return "Everything in rotation is up."
     return "Everything is up."
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from channels.db import database_sync_to_async
 from registry.live.node import get_current
 
 from anumate.faces.breakers import merge_reports
 from anumate.faces.broadcast import Broadcaster, Poll
-from anumate.faces.hub import JOURNAL_EVENTS, Remembered
+from anumate.faces.hub import JOURNAL_EVENTS, Catalogue, Remembered
 from anumate.faces.journal import Event, health_event
 from anumate.faces.traffic import read_counters
 from health.models import Flip
@@ -29,7 +29,10 @@ class NodeSource:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.catalogue = node.catalog
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._node.catalog
 
     @property
     def stale_since(self) -> float | None:
@@ -39,14 +42,15 @@ class NodeSource:
         self._node.catalog.listen(callback)
 
     async def poll(self) -> Poll:
-        redis = self._node.redis
+        redis: Any = self._node.redis  # redis-py's types do not know that our clients answer bytes
         counters = await redis.hgetall(COUNTERS)
         workers = await redis.zrange(WORKERS, 0, -1)
         reports = await redis.mget([REPORT + worker.decode() for worker in workers]) if workers else []
         return Poll(read_counters(counters), merge_reports(reports))
 
     async def remember(self, tenant: str) -> Remembered:
-        return await database_sync_to_async(remember)(tenant)
+        remembered: Remembered = await database_sync_to_async(remember)(tenant)
+        return remembered
 
 
 def remember(tenant: str) -> Remembered:

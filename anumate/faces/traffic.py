@@ -95,7 +95,7 @@ def _count(totals: Totals, status: str, rest: list[str], value: float) -> None:
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
-    """The duration below which `share` of the requests stayed, read off the buckets by straight lines between bounds."""
+    """The duration below which `share` of the requests stayed, by a straight line within its bucket."""
     total = sum(buckets.values())
     if total <= 0:
         return None

@@ -7,7 +7,7 @@ const SIGNED_OUT = 4401;
 const NOT_ALLOWED = 4403;
 
 export class Feed {
-  /** `show(frame)` gets every frame; `say(state, since)` gets "live", "stale" or "out". */
+  /** `show(frame)` gets every frame; `say(state, since)` gets "live", "stale", "out" or "refused". */
   constructor(path, show, say) {
     this.url = new URL(path, location.href.replace(/^http/, "ws"));
     this.show = show;
@@ -41,7 +41,7 @@ export class Feed {
   closed(code) {
     if (code === SIGNED_OUT || code === NOT_ALLOWED) {
       this.ended = true;
-      return this.say("out");
+      return this.say(code === SIGNED_OUT ? "out" : "refused");
     }
     this.say("stale", this.last / 1000);
     this.again(this.wait * (0.7 + 0.6 * Math.random())); // or all pages would return in the same moment

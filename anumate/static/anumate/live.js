@@ -1,7 +1,7 @@
 // The live page: one socket feeds the tiles, the board and the journal.
 
 import { Board } from "./board.js";
-import { byId, mark, write } from "./dom.js";
+import { byId, make, mark, write } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Journal } from "./journal.js";
 import { Sparkline, showBreakers, showRates, showSummary } from "./tiles.js";
@@ -34,10 +34,11 @@ function show(parts, frame) {
 function say(state, since) {
   mark(document.body, "freshness", state);
   mark(byId("freshness"), "state", state);
-  const told = { live: () => "Live", stale: () => (since ? `Stale since ${time(since)}` : "Connecting…") };
-  if (state === "out") {
-    byId("freshness-text").replaceChildren(Object.assign(document.createElement("a"), { href: login, textContent: "Signed out: sign in" }));
-  } else write(byId("freshness-text"), told[state]());
+  const text = byId("freshness-text");
+  if (state === "out") text.replaceChildren(make("a", { href: login }, "Signed out: sign in"));
+  else if (state === "refused") write(text, "No longer allowed");
+  else if (state === "live") write(text, "Live");
+  else write(text, since ? `Stale since ${time(since)}` : "Connecting…");
 }
 
 function copyCode() {
