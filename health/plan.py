@@ -89,9 +89,8 @@ def target_of(instance: Instance, check: Check) -> Target | None:
     endpoint = _endpoint(instance.document.endpoints, check)
     if endpoint is None:
         return None
-    return Target(
-        check.kind, endpoint.host, endpoint.port, check.timeout, check.path or "/", tls=endpoint.protocol == "https"
-    )
+    path = check.path if check.path.startswith("/") else f"/{check.path}"
+    return Target(check.kind, endpoint.host, endpoint.port, check.timeout, path, tls=endpoint.protocol == "https")
 
 
 def _endpoint(endpoints: dict[str, Endpoint], check: Check) -> Endpoint | None:

@@ -8,14 +8,14 @@ from rest_framework import serializers
 
 from health.models import Flip, HealthCheck
 from registry.models import Instance, Service
-from registry.serializers import Strict, StrictModel, Text
+from registry.serializers import Strict, StrictModel, Text, checked
 from registry.services.catalogue import check_service_name
 
 
 class CheckSerializer(StrictModel):
     """A health check as `POST /v1/health/configure` takes and answers it."""
 
-    service_name = Text(source="service.name", max_length=63, validators=[check_service_name])
+    service_name = Text(source="service.name", max_length=63)
 
     class Meta:
         model = HealthCheck
@@ -35,6 +35,10 @@ class CheckSerializer(StrictModel):
         ]
         read_only_fields = ["id"]
         validators: list[Any] = []  # sending the same check again is how it is changed
+
+    def validate_service_name(self, name: str) -> str:
+        checked(check_service_name, name)
+        return name
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs["service_name"] = attrs.pop("service")["name"]

@@ -45,6 +45,7 @@ CLERK: Final = 0.5
 """Seconds from one look at the rows to the next."""
 JITTER: Final = 0.1
 LEFT: Final = "It is no longer registered"
+UNCHECKED: Final = "It is no longer checked"
 
 
 class Asked(NamedTuple):
@@ -106,6 +107,7 @@ class Shift:
             self.over.set()
             await books
             renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
             with suppress(LockError):
                 await lock.release()
         await self._see_off()
@@ -158,7 +160,7 @@ class Shift:
         await self.schedule.hasten(self._soon(changes.changed))
         await self._drop(changes.dropped)
         for key in changes.unchecked:
-            await self.store.put_fact(key, "probe", None)
+            await self._forget(key)
         if time.monotonic() >= self.roster.reconcile_at:
             await self._reconcile()
 
@@ -181,6 +183,14 @@ class Shift:
         await self.schedule.remember(
             [FlipRecord(key, worst(streaks).verdict, "unknown", LEFT, self.now) for key, streaks in ill.items()]
         )
+
+    async def _forget(self, key: Key) -> None:
+        """Take back the verdict on an instance that nobody checks any more."""
+        instance = self.roster.catalog.get(key)
+        said = instance.facts.get("probe") if instance else None
+        if said and await self.store.put_fact(key, "probe", None):
+            old: Health = said.value  # type: ignore[assignment]  # only we write this kind
+            await self.schedule.remember([FlipRecord(key, old, "unknown", UNCHECKED, self.now)])
 
     async def _claim(self) -> None:
         free = IN_FLIGHT - len(self.in_flight)

@@ -55,7 +55,7 @@ def bootstrap(env: Mapping[str, str], *, demo: bool) -> Program:
 
 
 def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:
-    argv = _gunicorn("anumate_integration_service.app:app", host, port, workers, log_level)
+    argv = _gunicorn("app", "uvicorn_worker.UvicornWorker", host, port, workers, log_level)
 
     async def ready() -> bool:
         return await status_of(port, "/readyz", host=host) == 200
@@ -64,7 +64,7 @@ def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: s
 
 
 def gateway(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:
-    argv = _gunicorn("anumate_integration_service.app:gateway", host, port, workers, log_level)
+    argv = _gunicorn("gateway", "gateway.proxy.worker.GatewayWorker", host, port, workers, log_level)
 
     async def ready() -> bool:
         return await status_of(port, "/-/readyz", host=host) == 200
@@ -98,13 +98,13 @@ def demo(env: Mapping[str, str]) -> list[Program]:
     ]
 
 
-def _gunicorn(app: str, host: str, port: int, workers: int, log_level: str) -> tuple[str, ...]:
+def _gunicorn(app: str, worker: str, host: str, port: int, workers: int, log_level: str) -> tuple[str, ...]:
     return (
         PYTHON,
         "-m",
         "gunicorn",
-        app,
-        "--worker-class=uvicorn_worker.UvicornWorker",
+        f"anumate_integration_service.app:{app}",
+        f"--worker-class={worker}",
         f"--workers={workers}",
         f"--bind={f'[{host}]' if ':' in host else host}:{port}",
         f"--log-level={log_level}",

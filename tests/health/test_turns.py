@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import redis
+from django.db import OperationalError
 
-from health import schedule
+from health import journal, schedule, services, tasks
 from health.models import Flip, HealthCheck, ResultRollup
 from health.schedule import DUE, FLIPS, MINUTES, SHIFT, Member, histories
 from health.services import Worker
@@ -130,7 +136,8 @@ def test_checks_that_are_all_off_leave_an_instance_unknown(
         check.save()
     worker.turn()
     wait_until(lambda: worker.turn() or not probed(key), what="the verdict to be taken away")
-    assert flips()[0] == ("one", "unknown", "healthy")
+    wait_until(lambda: worker.turn() or len(flips()) == 2, what="both flips")
+    assert flips() == [("one", "unknown", "healthy"), ("one", "healthy", "unknown")]
 
 
 def test_an_instance_that_left_leaves_nothing_behind_but_its_story(
@@ -247,10 +254,6 @@ def test_a_database_that_is_away_loses_no_flip(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from django.db import OperationalError
-
-    from health import journal
-
     worker.turn()
     key = register(server.port)
 
@@ -267,3 +270,75 @@ def test_a_database_that_is_away_loses_no_flip(
     worker.turn()
     assert flips() == [("one", "unknown", "healthy")]
     assert store.llen(FLIPS) == 0
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def turning(worker: Worker) -> Iterator[None]:
+    """Turn after turn in a thread, as in Celery's pool."""
+    over = threading.Event()
+
+    def turns() -> None:
+        while not over.wait(0.05):
+            worker.turn()
+
+    thread = threading.Thread(target=turns)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
+def test_a_target_that_hangs_delays_nobody_else(
+    server: Switchable, register: Register, probed: Probed, worker: Worker, silent: int, shop: Tenant
+) -> None:
+    stuck = register(silent, "stuck", check=declare(timeout=4, interval=60))
+    other = register(server.port, check=declare(interval=1, failure_threshold=2))
+    with turning(worker):
+        wait_until(lambda: probed(other), what="the first verdict")
+        server.status = 500
+        wait_until(lambda: (fact := probed(other)) and fact.value == "unhealthy", what="the flip")
+        assert probed(stuck) is None
+        wait_until(lambda: probed(stuck), what="the verdict on the one that hangs")
+    assert (fact := probed(stuck))
+    assert (fact.value, fact.sentence) == ("unhealthy", "GET /up: no answer within 4 s")
+
+
+def test_a_process_that_is_asked_to_end_does_not_wait_for_a_target(
+    register: Register, store: redis.Redis, worker: Worker, silent: int, shop: Tenant
+) -> None:
+    key = register(silent, "stuck", check=declare(timeout=30, interval=3600))
+    member = str(Member(key, 0))
+    with turning(worker):
+        wait_until(lambda: (store.zscore(DUE, member) or 0) > (time.time() + 1800) * 1000, what="the claim")
+        services.stopping.set()
+        started = time.monotonic()
+    services.stopping.clear()
+    assert time.monotonic() - started < 3
+    assert not store.exists(SHIFT)
+
+
+def test_a_store_that_is_away_is_one_line_in_the_log(transactional_db: None, caplog: pytest.LogCaptureFixture) -> None:
+    Worker(f"redis://127.0.0.1:{closed_port()}").turn()
+    (record,) = caplog.records
+    assert record.getMessage().startswith("no checks are made while the store is away")
+
+
+def test_the_tick_does_nothing_when_the_health_manager_is_off(
+    register: Register, store: redis.Redis, server: Switchable, shop: Tenant, settings: Any
+) -> None:
+    register(server.port)
+    settings.ENV = dataclasses.replace(settings.ENV, health_manager_enabled=False)
+    tasks.tick()
+    assert not store.exists(DUE)
+    settings.ENV = dataclasses.replace(settings.ENV, health_manager_enabled=True)
+    tasks.tick()
+    assert store.exists(DUE)
