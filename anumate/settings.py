@@ -197,6 +197,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "OperatorStateEnum": "registry.models.OperatorState.State",
         "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
+        "HealthEnum": "registry.models.Instance.Health",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
