@@ -70,7 +70,6 @@ class HealthCheckAdmin(OfTenant):
         ("What is asked", {"fields": ["check_type", "path", "endpoint", "interval", "timeout"]}),
         ("What it takes", {"fields": ["failure_threshold", "success_threshold", "warning_threshold"]}),
     ]
-    autocomplete_fields = ["service"]
 
     @display(description="Instance")
     def whom(self, check: HealthCheck) -> str:

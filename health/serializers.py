@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from health.models import Flip, HealthCheck
 from registry.models import Instance, Service
-from registry.serializers import Strict, StrictModel, Text, checked
+from registry.serializers import StrictModel, Text, checked
 from registry.services.catalogue import check_service_name
 
 
@@ -60,7 +60,10 @@ class IncidentSerializer(serializers.ModelSerializer[Flip]):
         fields = ["service_name", "instance_id", "status", "sentence", "started_at", "ended_at"]
 
 
-class CheckStatusSerializer(Strict):
+# From here on only for the document: `selectors.status` builds the answer.
+
+
+class CheckStatusSerializer(serializers.Serializer[Any]):
     """One check of an instance, and what came of it."""
 
     check_type = serializers.ChoiceField(choices=HealthCheck.Type.choices)
@@ -78,7 +81,9 @@ class CheckStatusSerializer(Strict):
     latency = serializers.FloatField(allow_null=True, help_text="Seconds.")
 
 
-class InstanceStatusSerializer(Strict):
+class InstanceStatusSerializer(serializers.Serializer[Any]):
+    """One instance, and why its status is what it is."""
+
     instance_id = serializers.CharField()
     status = serializers.ChoiceField(choices=Instance.Health.choices)
     state = serializers.ChoiceField(choices=Service.State.choices)
@@ -87,21 +92,25 @@ class InstanceStatusSerializer(Strict):
     checks = CheckStatusSerializer(many=True)
 
 
-class ServiceStatusSerializer(Strict):
+class ServiceStatusSerializer(serializers.Serializer[Any]):
+    """One service with its live instances."""
+
     name = serializers.CharField()
     status = serializers.ChoiceField(choices=Instance.Health.choices, help_text="The worst of its instances'.")
     instances = InstanceStatusSerializer(many=True)
 
 
-class CountsSerializer(Strict):
+class CountsSerializer(serializers.Serializer[Any]):
+    """How many instances are how."""
+
     unhealthy = serializers.IntegerField()
     degraded = serializers.IntegerField()
     unknown = serializers.IntegerField()
     healthy = serializers.IntegerField()
 
 
-class StatusSerializer(Strict):
-    """How everything is. For the document only: the answer is built by `selectors.status`."""
+class StatusSerializer(serializers.Serializer[Any]):
+    """How everything is."""
 
     status = serializers.ChoiceField(choices=Instance.Health.choices, help_text="The worst of all services'.")
     services = ServiceStatusSerializer(many=True)
