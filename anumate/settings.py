@@ -156,6 +156,10 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 TIME_ZONE = "UTC"
 USE_TZ = True
+# An operator reads seconds, and no half of the day.
+DATETIME_FORMAT = "j M Y, H:i:s"
+DATE_FORMAT = "j M Y"
+TIME_FORMAT = "H:i:s"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
@@ -198,6 +202,7 @@ SPECTACULAR_SETTINGS = {
         "HealthEnum": "registry.models.Instance.Health",
         "OperatorStateEnum": "registry.models.OperatorState.State",
         "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
+        "HealthEnum": "registry.models.Instance.Health",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

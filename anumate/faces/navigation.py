@@ -36,7 +36,6 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("registry.tenant", "Tenants", "domain"),
         Entry("registry.member", "Members", "group"),
         Entry("auth.user", "People", "person"),
-        Entry("auth.group", "Groups", "groups"),
     ),
     "Audit": (Entry("registry.auditentry", "Changes", "fact_check"),),
 }

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from channels.db import database_sync_to_async
-from registry.live.node import get_current
 
 from anumate.faces.breakers import merge_reports
 from anumate.faces.broadcast import Broadcaster, Poll
@@ -14,6 +13,7 @@ from anumate.faces.hub import JOURNAL_EVENTS, Catalogue, Remembered
 from anumate.faces.journal import Event, health_event
 from anumate.faces.traffic import read_counters
 from health.models import Flip
+from registry.live.node import get_current
 from registry.models import Instance, Service
 
 if TYPE_CHECKING:

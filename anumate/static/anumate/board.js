@@ -78,7 +78,7 @@ class ServiceRow {
       make("div", { class: "fleet" }, this.pips, this.ready),
       make("div", { class: "nums" }, this.rps, this.latency, this.errors),
     );
-    this.element = make("details", { class: "service" }, head, this.list);
+    this.element = make("details", { class: "service", "data-name": name }, head, this.list);
   }
 
   show(view) {
