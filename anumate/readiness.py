@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 from django.db import DatabaseError, connection
-from registry.live.node import Node
 
 from anumate.lib.redis import UNAVAILABLE
+from registry.live.node import Node
 
 PATHS = frozenset({"/livez", "/readyz", "/health"})
 PART_TIMEOUT = 1.0
