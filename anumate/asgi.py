@@ -12,11 +12,11 @@ from django.core.asgi import get_asgi_application
 django_app = get_asgi_application()  # before anything that imports models
 
 from django.conf import settings
-from registry.lane import Lane
-from registry.live.node import Node, set_current
 
 from anumate.faces.routing import websocket
 from anumate.readiness import PATHS, Readiness
+from registry.lane import Lane
+from registry.live.node import Node, set_current
 
 node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
 lane = Lane(django_app, node)

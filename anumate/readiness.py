@@ -1,8 +1,8 @@
 """`/livez`, `/readyz` and `/health` of the control plane, answered before Django, so that neither its host check nor a
 database that is away keeps an orchestrator from its answer.
 
-`/livez`: this process runs. `/readyz`: it has started and is not about to end; a part that is away does not take it out of
-rotation, because discovery goes on without them. `/health`: every part, 503 when one is away.
+`/livez`: this process runs. `/readyz`: it has started and is not about to end. A part that is away takes nothing out of
+rotation, because discovery goes on without it. `/health`: every part, 503 when one is away.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 from django.db import DatabaseError, connection
-from registry.live.node import Node
 
 from anumate.lib.redis import UNAVAILABLE
+from registry.live.node import Node
 
 PATHS = frozenset({"/livez", "/readyz", "/health"})
 PART_TIMEOUT = 1.0

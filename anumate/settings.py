@@ -199,6 +199,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
+        "HealthEnum": "registry.models.Instance.Health",
         "OperatorStateEnum": "registry.models.OperatorState.State",
         "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
         "HealthEnum": "registry.models.Instance.Health",

@@ -75,7 +75,9 @@ def gateway(env: Mapping[str, str], host: str, port: int, workers: int, log_leve
 def worker(env: Mapping[str, str], log_level: str) -> Program:
     # Threads: its tasks wait for the network, the store and the database, and forks would each hold a Django.
     options = ("--pool=threads", "--concurrency=4", "--without-gossip", "--without-mingle", "--without-heartbeat")
-    return Program("worker", (*_celery("worker", log_level), *options), env, PLATFORM)
+    # Celery's advice to give it another user with --uid is not for a program that somebody runs as themselves.
+    quiet = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
+    return Program("worker", (*_celery("worker", log_level), *options), {**env, **quiet}, PLATFORM)
 
 
 def beat(env: Mapping[str, str], home: Path, log_level: str) -> Program:

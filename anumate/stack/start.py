@@ -126,6 +126,7 @@ class Stack:
         self._interrupted += 1
         self._stop.set()
         if self._interrupted == 1:
+            self.console.show_programs = self.env.log_level == "debug"
             self.console.say("\n  Stopping … (again to stop at once)")
             return
         for child in self.children:
