@@ -190,6 +190,7 @@ class ServiceAdmin(StateActions):
     list_select_related: ClassVar = ["tenant"]
     search_fields: ClassVar = ["name", "description"]
     fields: ClassVar = ["tenant", "name", "description"]
+    ordering: ClassVar = ["tenant__name", "name"]  # a query that counts forgets the model's own
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         live = models.Count("instances", filter=models.Q(instances__live=True))
@@ -269,6 +270,7 @@ def _plain(value: Any) -> str:
 class RevisionAdmin(ReadOnlyAdmin):
     """The number of the configuration, for who runs the installation."""
 
+    tenant_path = "pk"
     list_display: ClassVar = ["number", "origin"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, transaction
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
@@ -17,6 +17,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from registry.models import Member, Tenant
 from registry.requests import request_id
 from registry.services.changes import Actor, change, tenant_of
+from registry.services.tenants import DEFAULT
 
 _RANK = {Member.Role.VIEWER: 1, Member.Role.OPERATOR: 2, Member.Role.OWNER: 3}
 
@@ -128,8 +129,8 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
-        own = tenants_with(request, self.write_role).order_by(models.Q(name="default").desc(), "name").first()
-        return {"tenant": own.pk if own else None, **initial}
+        own = sorted(tenants_with(request, self.write_role), key=lambda tenant: (tenant.name != DEFAULT, tenant.name))
+        return {"tenant": own[0].pk if own else None, **initial}
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         """Only rows of tenants where the person may write are taken, whatever a browser sends."""
@@ -155,8 +156,12 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             obj.delete()
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        """Django asks only whether some rows may be deleted; here each is asked about."""
+        rows = list(queryset)
+        if not all(self.has_delete_permission(request, row) for row in rows):
+            raise PermissionDenied("Some of these are not yours to delete. Nothing was deleted.")
         with transaction.atomic():
-            for row in queryset:
+            for row in rows:
                 self.delete_model(request, row)
 
 
