@@ -37,6 +37,8 @@ class OfTenant(ModelAdmin):
 
 
 def memberships(request: HttpRequest) -> QuerySet[Member]:
+    if not request.user.is_authenticated:  # the login page asks too, for its sidebar
+        return Member.objects.none()
     return Member.objects.filter(user=cast("User", request.user), tenant__active=True)
 
 

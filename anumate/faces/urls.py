@@ -1,3 +1,9 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import path
+from django.views.generic import RedirectView
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from anumate.faces.views import live
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="live"), name="home"),
+    path("live/", live, name="live"),
+]
