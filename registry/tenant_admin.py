@@ -128,7 +128,8 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
-        own = tenants_with(request, self.write_role).order_by(models.Q(name="default").desc(), "name").first()
+        tenants = tenants_with(request, self.write_role)
+        own = tenants.filter(name="default").first() or tenants.first()
         return {"tenant": own.pk if own else None, **initial}
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
