@@ -10,6 +10,7 @@ import pytest
 import redis
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
@@ -17,6 +18,7 @@ from django.test import Client
 from anumate.faces import consumers
 from anumate.faces.routing import websocket
 from anumate.lib.env import Env
+from anumate.lib.redis import connect_async
 from registry.live.instances import Document, Fact, Key
 from registry.live.node import Node, set_current
 from registry.live.store import SyncStore
@@ -173,6 +175,20 @@ async def test_a_process_that_follows_nothing_says_so(browser: Client, maria: Us
     page = Page(await sign_in(browser, maria))
     assert await page.open()
     assert await page.closed() == consumers.NOT_READY
+
+
+async def test_the_page_opens_while_the_store_is_away_and_says_since_when(
+    node: Node, browser: Client, maria: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = RedisPubSubChannelLayer(hosts=["redis://127.0.0.1:1"])
+    monkeypatch.setattr(consumers, "get_channel_layer", lambda: away)
+    monkeypatch.setattr(node, "redis", connect_async("redis://127.0.0.1:1"))
+    node.catalog.lost()
+    page = Page(await sign_in(browser, maria))
+    assert await page.open()
+    assert [each["name"] for each in (await page.frame())["services"]] == ["acme-orders"]
+    assert (await page.frame())["stale_since"] is not None
+    await page.leave()
 
 
 async def test_an_unknown_socket_is_refused() -> None:

@@ -25,10 +25,15 @@ from tests.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a password for tests"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 SEED = f"""
 import django
@@ -156,7 +161,7 @@ def visit(web: Web, chromium: Any, request: pytest.FixtureRequest) -> Iterator[V
 
 
 def until(page: Any, condition: str, seconds: float = 10) -> float:
-    """Seconds it took until the JavaScript expression was true. (Playwright's own way needs a page that allows eval.)"""
+    """Seconds until the JavaScript expression was true. (Playwright's own way needs a page that allows eval.)"""
     start = time.monotonic()
     wait_until(lambda: page.evaluate(f"!!({condition})"), seconds=seconds, what=condition)
     return time.monotonic() - start

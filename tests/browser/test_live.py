@@ -61,7 +61,7 @@ def judge(web: Web, key: Key, health: str, sentence: str) -> None:
 
 
 def row(service: str) -> str:
-    return f'document.querySelector(\'.service[data-name="{service}"]\')'
+    return f"document.querySelector('.service[data-name=\"{service}\"]')"
 
 
 def test_a_flip_is_on_the_page_within_a_second_and_without_a_reload(web: Web, visit: Visit) -> None:
