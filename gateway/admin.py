@@ -121,7 +121,8 @@ class RateLimitPolicyAdmin(TenantAdmin):
     search_fields: ClassVar = ["name"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        return super().get_queryset(request).annotate(route_count=models.Count("routes"))
+        rows: models.QuerySet[Any] = super().get_queryset(request).annotate(route_count=models.Count("routes"))
+        return rows
 
     @display(description="Used by", ordering="route_count")
     def used_by(self, policy: Any) -> str:
@@ -143,7 +144,8 @@ class BreakerPolicyAdmin(TenantAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        return super().get_queryset(request).annotate(upstream_count=models.Count("upstreams"))
+        rows: models.QuerySet[Any] = super().get_queryset(request).annotate(upstream_count=models.Count("upstreams"))
+        return rows
 
     @display(description="Used by", ordering="upstream_count")
     def used_by(self, policy: Any) -> str:

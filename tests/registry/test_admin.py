@@ -47,7 +47,10 @@ def url(model: type, page: str = "changelist", *args: Any) -> str:
 def errors(response: Any) -> str:
     """What a form complains of."""
     context = response.context
-    found = [context["adminform"].form.errors, *[formset.formset.errors for formset in context["inline_admin_formsets"]]]
+    found = [
+        context["adminform"].form.errors,
+        *[formset.formset.errors for formset in context["inline_admin_formsets"]],
+    ]
     found += [formset.formset.non_form_errors() for formset in context["inline_admin_formsets"]]
     return str(found)
 
@@ -294,7 +297,7 @@ class TestConfinement:
         assert page.status_code == 200
         assert "acme" not in page.content.decode()
         assert "their" not in page.content.decode()
-        row = model._default_manager.exclude(**{}).filter(pk__in=_of("acme", model)).first()
+        row = model._default_manager.exclude().filter(pk__in=_of("acme", model)).first()
         assert row is not None
         assert client.get(url(model, "change", row.pk)).status_code == 302
         assert client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code in {302, 403}
