@@ -25,7 +25,7 @@ Random = Callable[[], float]
 
 
 class Candidate:
-    """An instance, as balancing sees it. Its owner calls `started` and `finished` around each request."""
+    """An instance, as balancing sees it. Its owner calls `started` and `ended` around each request."""
 
     __slots__ = ("failing", "id", "in_flight", "latency", "load", "seen", "weight")
 
@@ -42,18 +42,17 @@ class Candidate:
         self.in_flight += 1
         self.load = self.in_flight / self.weight
 
-    def finished(self, now: float, duration: float, failed: bool) -> None:
-        self.abandoned()
+    def ended(self) -> None:
+        self.in_flight -= 1
+        self.load = self.in_flight / self.weight
+
+    def observed(self, now: float, duration: float, failed: bool) -> None:
+        """What an answer told. A request that the caller gave up tells nothing, so nothing is observed of it."""
         kept = math.exp((self.seen - now) / DECAY_SECONDS) if self.seen else 0.0
         self.seen = now
         # Peak-sensitive: a slow answer is believed at once, a fast one only in time.
         self.latency = duration if duration > self.latency else self.latency * kept + duration * (1.0 - kept)
         self.failing = self.failing * kept + (1.0 - kept if failed else 0.0)
-
-    def abandoned(self) -> None:
-        """It ended without telling anything about the instance, as when the caller hung up."""
-        self.in_flight -= 1
-        self.load = self.in_flight / self.weight
 
     @property
     def cost(self) -> float:

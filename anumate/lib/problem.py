@@ -45,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "overloaded": Kind(503, "Too many requests are in flight"),
     "unavailable": Kind(503, "A part this needs is away"),
     "upstream_timeout": Kind(504, "The service did not answer in time"),
+    "loop_detected": Kind(508, "The request goes round in a circle"),
 }
 """Every stable `code` with its status and title. A code is a promise: it may be added, never renamed."""
 

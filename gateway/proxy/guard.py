@@ -1,0 +1,251 @@
+"""A circuit breaker for each service, the worker's report of them, and what operators force.
+
+Every second a worker writes `anumate:{g}:breakers:<worker>` (it lives 5 s) and its id into the sorted set
+`anumate:{g}:breakers`, scored by the time in seconds:
+
+    {"worker": "…", "at": 1700000000.0, "breakers": [{"tenant": "default", "service": "orders",
+     "name": "orders-circuit", "state": "open", "forced": false, "generation": 4, "reason": "5 calls failed in a row.",
+     "seconds_in_state": 1.2, "retry_in": 58.8, "calls": 0, "failures": 0, "slow_calls": 0, "failure_rate": 0.0,
+     "consecutive_failures": 0}]}
+
+Operators write `anumate:{g}:force` and announce on `anumate:force`; a worker adopts each generation once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from typing import Any, Final, Literal
+
+import msgspec
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+
+from anumate.lib import clock
+from anumate.lib.env import Env
+from anumate.lib.problem import Problem
+from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+from gateway.proxy.table import Breaker, RoutingTable
+
+logger = logging.getLogger("anumate.guard")
+
+REPORTS: Final = "anumate:{g}:breakers"
+FORCE: Final = "anumate:{g}:force"
+FORCE_CHANNEL: Final = "anumate:force"
+REPORT_SECONDS: Final = 1.0
+REPORT_LIFE: Final = 5
+ANSWER_SECONDS: Final = 2.0
+
+Pair = tuple[str, str]
+
+
+class BreakerReport(msgspec.Struct, frozen=True):
+    """One breaker in a worker's report."""
+
+    tenant: str
+    service: str
+    name: str
+    state: Literal["closed", "open", "half_open"]
+    forced: bool
+    generation: int
+    reason: str
+    seconds_in_state: float
+    retry_in: float
+    calls: int
+    failures: int
+    slow_calls: int
+    failure_rate: float
+    consecutive_failures: int
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    worker: str
+    at: float
+    breakers: tuple[BreakerReport, ...]
+
+
+class Force(msgspec.Struct, frozen=True):
+    """What an operator wants of a service's breaker."""
+
+    action: Literal["open", "close", "reset"]
+    generation: int
+    actor: str = ""
+    reason: str = ""
+    at: float = 0.0
+
+
+class Guard:
+    """This worker's breakers; they survive every publish."""
+
+    def __init__(self, env: Env, worker: str, monotonic: clock.Clock = clock.monotonic) -> None:
+        self._worker = worker
+        self._now = monotonic
+        self._default = BreakerPolicy(
+            consecutive_failures=env.circuit_breaker_failure_threshold,
+            open_seconds=env.circuit_breaker_recovery_timeout,
+        )
+        self._policies: dict[Pair, BreakerPolicy] = {}
+        self._breakers: dict[Pair, CircuitBreaker] = {}
+        self._forces: dict[Pair, Force] = {}
+
+    def adopt(self, table: RoutingTable) -> None:
+        """Guard each service as the table says."""
+        self._policies = {
+            (each.tenant, each.service): _policy(each.breaker) for each in table.upstreams if each.breaker
+        }
+        wanted = {(route.tenant, target.service) for route in table.routes for target in route.targets}
+        self._breakers = {pair: breaker for pair, breaker in self._breakers.items() if pair in wanted}
+        for pair, breaker in self._breakers.items():
+            breaker.adopt(self._policies.get(pair, self._default))
+
+    def enter(self, tenant: str, service: str, now: float) -> Pass:
+        """Leave to send one request to the service.
+
+        Raises:
+            Problem: circuit_open.
+        """
+        breaker = self._breakers.get((tenant, service)) or self._breaker((tenant, service), now)
+        ticket = breaker.acquire(now)
+        if ticket is None:
+            raise _refusal(service, breaker, now)
+        return Pass(breaker, ticket, now)
+
+    def blame(self, tenant: str, service: str, now: float) -> None:
+        """Count a failure that came after the vote: the answer began well and broke off."""
+        breaker = self._breakers.get((tenant, service))
+        if breaker is not None and (ticket := breaker.acquire(now)) is not None:
+            breaker.settle(ticket, Outcome.FAILURE, now)
+
+    def _breaker(self, pair: Pair, now: float) -> CircuitBreaker:
+        breaker = self._breakers[pair] = CircuitBreaker(self._policies.get(pair, self._default), now)
+        if force := self._forces.get(pair):
+            _apply(force, breaker, now)
+        return breaker
+
+    def report(self, wall: float) -> WorkerReport:
+        now = self._now()
+        found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
+        return WorkerReport(self._worker, wall, found)
+
+    def force(self, forces: dict[Pair, Force]) -> None:
+        """Take over what operators want; a generation that was adopted before changes nothing."""
+        now = self._now()
+        for pair, force in forces.items():
+            known = self._forces.get(pair)
+            if known is not None and known.generation >= force.generation:
+                continue
+            self._forces[pair] = force
+            if breaker := self._breakers.get(pair):
+                logger.warning("%s-circuit: %s by %s: %s", pair[1], force.action, force.actor, force.reason)
+                _apply(force, breaker, now)
+
+    # Talking to Redis
+
+    async def run(self, redis: aioredis.Redis, wall: clock.Clock = clock.wall) -> None:
+        """Report and hear operators, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat(redis, wall))
+            group.create_task(self._listen(redis))
+
+    async def _beat(self, redis: aioredis.Redis, wall: clock.Clock) -> None:
+        while True:
+            try:
+                await self.exchange(redis, wall())
+            except (RedisError, OSError) as error:
+                logger.debug("breakers are neither reported nor forced: %s", error)
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def exchange(self, redis: aioredis.Redis, wall: float) -> None:
+        """Write the report, read what operators want."""
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.set(f"{REPORTS}:{self._worker}", msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
+        pipeline.zadd(REPORTS, {self._worker: wall})
+        pipeline.zremrangebyscore(REPORTS, 0, wall - 60)
+        pipeline.hgetall(FORCE)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answers: list[Any] = await pipeline.execute()
+        self.force(_forces(answers[-1]))
+
+    async def _listen(self, redis: aioredis.Redis) -> None:
+        while True:
+            try:
+                async with redis.pubsub() as subscription:
+                    await subscription.subscribe(FORCE_CHANNEL)
+                    while True:
+                        if await subscription.get_message(ignore_subscribe_messages=True, timeout=1.0):
+                            answer: Any = await redis.hgetall(FORCE)
+                            self.force(_forces(answer))
+            except (RedisError, OSError) as error:
+                logger.debug("not hearing operators at once: %s", error)
+                await asyncio.sleep(REPORT_SECONDS)
+
+    async def retire(self, redis: aioredis.Redis) -> None:
+        """Take the report away: this worker has no breakers any more."""
+        with contextlib.suppress(RedisError, OSError):  # or else it ends by itself
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await redis.delete(f"{REPORTS}:{self._worker}")
+                await redis.zrem(REPORTS, self._worker)
+
+
+class Pass:
+    """A request's leave to go to a service; it votes once."""
+
+    __slots__ = ("_breaker", "_entered", "_ticket", "voted")
+
+    def __init__(self, breaker: CircuitBreaker, ticket: int, now: float) -> None:
+        self._breaker = breaker
+        self._ticket = ticket
+        self._entered = now
+        self.voted = False
+
+    def vote(self, outcome: Outcome, now: float) -> None:
+        if not self.voted:
+            self.voted = True
+            self._breaker.settle(self._ticket, outcome, now, now - self._entered)
+
+
+def _policy(breaker: Breaker) -> BreakerPolicy:
+    return BreakerPolicy(**msgspec.structs.asdict(breaker))
+
+
+def _apply(force: Force, breaker: CircuitBreaker, now: float) -> None:
+    breaker.force(force.action, now, f"{force.actor}: {force.reason}".strip(": "))
+
+
+def _refusal(service: str, breaker: CircuitBreaker, now: float) -> Problem:
+    wait = max(1, math.ceil(breaker.retry_in(now)))
+    detail = f"{service}-circuit is open: the service has been failing."
+    return Problem("circuit_open", detail, headers={"Retry-After": str(wait)})
+
+
+def _report(tenant: str, service: str, breaker: CircuitBreaker, now: float) -> BreakerReport:
+    seen = breaker.snapshot(now)
+    return BreakerReport(
+        tenant=tenant,
+        service=service,
+        name=f"{service}-circuit",
+        state=seen.state,
+        forced=seen.forced,
+        generation=seen.generation,
+        reason=seen.reason,
+        seconds_in_state=round(seen.seconds_in_state, 3),
+        retry_in=round(seen.retry_in, 3),
+        calls=seen.calls,
+        failures=seen.failures,
+        slow_calls=seen.slow_calls,
+        failure_rate=round(seen.failure_rate, 4),
+        consecutive_failures=seen.consecutive_failures,
+    )
+
+
+def _forces(raw: dict[bytes, bytes]) -> dict[Pair, Force]:
+    found: dict[Pair, Force] = {}
+    for field, value in raw.items():
+        tenant, _, service = field.decode().partition("/")
+        try:
+            found[tenant, service] = msgspec.json.decode(value, type=Force)
+        except msgspec.DecodeError as error:
+            logger.warning("what operators want of %s cannot be read: %s", field.decode(), error)
+    return found

@@ -1,0 +1,341 @@
+"""HTTP/1.1 connections to instances: httptools parses, asyncio carries, nothing is kept whole.
+
+A `Connection` carries one exchange at a time. Its reader side has one waiter (first for the head, then for pieces of
+the body) and its writer side another, so that both directions stream with back-pressure of their own. Every failure
+becomes an `UpstreamError`, whose type answers: which code, and may the request be sent again?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Final
+
+import httptools
+
+HEAD_LIMIT: Final = 64 * 1024
+"""Bytes of status line and fields an answer may have."""
+BUFFER_LIMIT: Final = 256 * 1024
+"""Bytes of a body that wait for a slow client before the instance is told to wait."""
+IDLE_LIMIT: Final = 4.0
+"""Seconds a connection stays open unused: less than the 5 s after which common servers close it under our hands."""
+IDLE_CONNECTIONS: Final = 128
+"""Kept per instance."""
+
+# What no field value may hold; the parser lets some of it pass, and the server would trip over it.
+_ILLEGAL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+
+
+class ClientGone(Exception):
+    """The caller hung up: nobody's failure."""
+
+
+class UpstreamError(Exception):
+    """What an instance did wrong. `unsent` says that the request cannot have reached it."""
+
+    code = "upstream_closed"
+    unsent = False
+    instance = ""
+
+
+class ConnectFailed(UpstreamError):
+    code = "upstream_connect_failed"
+    unsent = True
+
+
+class TimedOut(UpstreamError):
+    code = "upstream_timeout"
+
+
+class ConnectTimedOut(TimedOut):
+    unsent = True
+
+
+class Malformed(UpstreamError):
+    code = "upstream_malformed"
+
+
+class ClosedEarly(UpstreamError):
+    code = "upstream_closed"
+
+
+class Connection(asyncio.Protocol):
+    """One connection to an instance."""
+
+    __slots__ = (
+        "_bodiless",
+        "_body",
+        "_buffered",
+        "_can_write",
+        "_head_bytes",
+        "_informational",
+        "_parser",
+        "_pool",
+        "_reading_paused",
+        "_until_close",
+        "_waiter",
+        "answered",
+        "complete",
+        "error",
+        "headers",
+        "idle_since",
+        "keep_alive",
+        "reused",
+        "status",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self.reused = False
+        self.idle_since = 0.0
+        self.complete = True  # no exchange yet
+        self.error: Exception | None = None
+
+    # What the forwarder does
+
+    def begin(self, request: bytes, *, bodiless_answer: bool = False) -> None:
+        """Start an exchange by sending the request's head, with as much of its body as there is."""
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.answered = self.complete = self.keep_alive = False
+        self._bodiless = bodiless_answer
+        self._informational = self._until_close = False
+        self._body: list[bytes] = []
+        self._buffered = self._head_bytes = 0
+        self.transport.write(request)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the instance has taken enough of what was written."""
+        if self._can_write is not None:
+            await self._can_write
+
+    async def head(self) -> None:
+        """Wait for `status` and `headers`.
+
+        Raises:
+            UpstreamError: there will be none. ClientGone: `abort` said so.
+        """
+        while not self.answered:
+            await self._wait()
+
+    @property
+    def silent(self) -> bool:
+        """Whether not a byte of an answer has come."""
+        return not self.answered and not self._head_bytes
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end.
+
+        Raises:
+            UpstreamError: the body ends before its end. ClientGone: `abort` said so.
+        """
+        while not self._body and not self.complete:
+            await self._wait()
+        return self.take_body()
+
+    def take_body(self) -> bytes:
+        """What has arrived of the body since the last call."""
+        body = self._body
+        if not body:
+            return b""
+        piece = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self._buffered = 0
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        return piece
+
+    def release(self) -> None:
+        """The exchange is over: keep the connection for the next one if it is fit for that."""
+        if self.complete and self.keep_alive and self.error is None and not self.transport.is_closing():
+            if self._bodiless:
+                self._parser = httptools.HttpResponseParser(self)  # it still waits for a body that does not come
+            self._pool.keep(self)
+        else:
+            self.transport.abort()
+
+    def abort(self, error: Exception) -> None:
+        """End the exchange and the connection; who waits gets `error`."""
+        if self.error is None:
+            self.error = error
+        self.transport.abort()
+        self._wake()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete:
+            self.abort(Malformed("It sent bytes that nobody asked for."))
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._not_http(error)
+        if not self.answered and self.error is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT:
+                self.error = Malformed(f"The head of its answer is over {HEAD_LIMIT} bytes.")
+        if self.error is not None:
+            self.transport.abort()
+        self._wake()
+
+    def _not_http(self, error: Exception) -> None:
+        self.keep_alive = False
+        # When the answer is whole already, what follows it is not our business.
+        if not self.complete and self.error is None:
+            self.error = Malformed(f"Its answer is not HTTP/1.1: {error}.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.complete:
+            self._pool.forget(self)
+        elif self._until_close and exc is None and self.error is None:
+            self.complete = True
+        elif self.error is None:
+            self.error = ClosedEarly("It closed the connection before its answer was complete.")
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        if self._can_write is None:
+            self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._can_write is not None:
+            if not self._can_write.done():
+                self._can_write.set_result(None)
+            self._can_write = None
+
+    # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.answered:  # later ones are trailers, which ASGI cannot carry
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._informational = True
+            if status == 101:
+                self.error = Malformed("It switched to a protocol that nobody asked for.")
+            return
+        fields = dict(self.headers)
+        coding = fields.get(b"transfer-encoding")
+        illegal = _ILLEGAL(b"".join([value for _, value in self.headers]))
+        if status > 599 or illegal or (coding is not None and coding.lower() != b"chunked"):
+            self.error = Malformed("Its status, a field value or its transfer coding is not acceptable.")
+            return
+        self.status = status
+        self.answered = True
+        self.keep_alive = self._parser.should_keep_alive()
+        if self._bodiless or status in (204, 304):
+            self.complete = True
+        else:
+            self._until_close = coding is None and b"content-length" not in fields
+
+    def on_body(self, body: bytes) -> None:
+        if self.complete:
+            self.keep_alive = False
+            return
+        self._body.append(body)
+        self._buffered += len(body)
+        if self._buffered > BUFFER_LIMIT and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.keep_alive = False  # a second answer to one request
+
+    def on_message_complete(self) -> None:
+        if self._informational:
+            self._informational = False
+            self.headers = []
+        else:
+            self.complete = self.answered
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self.error is not None:
+            raise self.error
+
+
+class Pool:
+    """The connections to one address. The one used last is used next, so that spares grow old and are closed."""
+
+    __slots__ = ("_idle", "host", "port")
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        self._idle: list[Connection] = []
+
+    def take(self) -> Connection | None:
+        """An idle connection, if there is one that is still open."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                connection.reused = True
+                return connection
+        return None
+
+    async def connect(self, seconds: float) -> Connection:
+        """A new connection.
+
+        Raises:
+            ConnectFailed, ConnectTimedOut: there is none within `seconds`.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds):
+                _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+        except TimeoutError:
+            raise ConnectTimedOut(f"It did not accept a connection within {seconds:.3g} s.") from None
+        except OSError as error:
+            raise ConnectFailed(f"It does not accept connections ({error.strerror or error}).") from None
+        return connection
+
+    def keep(self, connection: Connection) -> None:
+        if len(self._idle) >= IDLE_CONNECTIONS:
+            connection.transport.abort()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def reap(self, now: float) -> None:
+        """Close what was not used for long."""
+        while self._idle and self._idle[0].idle_since < now - IDLE_LIMIT:
+            self._idle.pop(0).transport.abort()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().transport.abort()
