@@ -11,7 +11,7 @@ from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from anumate.lib import env as environment
-from anumate.lib.state import keep_secret
+from anumate.lib.state import keep_secret, store_url
 
 try:
     ENV = environment.read()
@@ -26,7 +26,7 @@ API_KEY_PEPPER = ENV.api_key_pepper or keep_secret(HOME, "api-key-pepper")
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(ENV.csrf_trusted_origins)
 
-REDIS_URL = ENV.redis_url or "redis://127.0.0.1:6379"
+REDIS_URL = ENV.redis_url or store_url(HOME)
 
 INSTALLED_APPS = [
     "anumate",
@@ -156,6 +156,10 @@ LANGUAGE_CODE = "en"
 USE_I18N = False
 TIME_ZONE = "UTC"
 USE_TZ = True
+# An operator reads seconds, and no half of the day.
+DATETIME_FORMAT = "j M Y, H:i:s"
+DATE_FORMAT = "j M Y"
+TIME_FORMAT = "H:i:s"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME / "static"
@@ -194,6 +198,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "HealthEnum": "registry.models.Instance.Health",
+        "OperatorStateEnum": "registry.models.OperatorState.State",
+        "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
+        "HealthEnum": "registry.models.Instance.Health",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "registry.openapi.add_lane",
@@ -207,9 +217,48 @@ UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Anumate",
     "SITE_HEADER": "Anumate",
     "SITE_SUBHEADER": "Integration Service",
-    "SITE_SYMBOL": "hub",
-    "SITE_URL": reverse_lazy("live"),
+    "SITE_ICON": lambda request: static("anumate/mark.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("anumate/mark.svg")},
+    ],
+    # Not on the login page: the way back would only lead to it again.
+    "SITE_URL": lambda request: str(reverse_lazy("live")) if request.user.is_authenticated else None,
     "STYLES": [lambda request: static("anumate/admin.css")],
+    "LOGIN": {"image": lambda request: static("anumate/login.svg")},
+    "DASHBOARD_CALLBACK": "anumate.faces.home.dashboard",
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "8px",
+    "COMMAND": {"search_models": True},
+    "SIDEBAR": {"show_search": True, "command_search": True, "navigation": "anumate.faces.navigation.sidebar"},
+    # The live page's colours: petrol for what can be done, greys with a trace of it.
+    "COLORS": {
+        "base": {
+            "50": "oklch(97.6% .004 165)",
+            "100": "oklch(95.6% .006 165)",
+            "200": "oklch(91.2% .009 165)",
+            "300": "oklch(85.6% .013 165)",
+            "400": "oklch(70.2% .018 165)",
+            "500": "oklch(52.4% .02 165)",
+            "600": "oklch(43.4% .021 165)",
+            "700": "oklch(35.6% .02 165)",
+            "800": "oklch(27.2% .018 168)",
+            "900": "oklch(20.6% .015 170)",
+            "950": "oklch(16.4% .012 170)",
+        },
+        "primary": {
+            "50": "oklch(97.4% .018 180)",
+            "100": "oklch(94.2% .04 180)",
+            "200": "oklch(88.8% .07 180)",
+            "300": "oklch(82.4% .098 180)",
+            "400": "oklch(74.2% .108 180)",
+            "500": "oklch(61.4% .1 181)",
+            "600": "oklch(48.6% .084 182)",
+            "700": "oklch(43% .074 183)",
+            "800": "oklch(37.4% .062 184)",
+            "900": "oklch(31.6% .05 185)",
+            "950": "oklch(24.2% .038 186)",
+        },
+    },
 }
 
 LOGGING = {

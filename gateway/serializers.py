@@ -210,3 +210,73 @@ class ExplainedSerializer(serializers.Serializer[Any]):
 
 class ForceSerializer(Strict):
     reason = Text(max_length=500, required=False, allow_blank=True, default="")
+
+
+BREAKER_STATES = [("closed", "Closed"), ("open", "Open"), ("half_open", "Half open")]
+
+
+class ForcedSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    service = serializers.CharField()
+    action = serializers.ChoiceField(choices=["open", "close", "reset"])
+    generation = serializers.IntegerField()
+
+
+class BreakerSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    service = serializers.CharField()
+    state = serializers.ChoiceField(choices=BREAKER_STATES, help_text="The worst of all workers.")
+    forced = serializers.BooleanField(help_text="An operator holds it.")
+    reason = serializers.CharField()
+    seconds_in_state = serializers.FloatField()
+    retry_in = serializers.FloatField(help_text="Seconds until it lets trials through.")
+    calls = serializers.IntegerField()
+    failures = serializers.IntegerField()
+    slow_calls = serializers.IntegerField()
+    failure_rate = serializers.FloatField()
+    consecutive_failures = serializers.IntegerField()
+    workers = serializers.IntegerField(help_text="How many gateway workers report it; 0: nobody called it yet.")
+    open_workers = serializers.IntegerField()
+
+
+class RegistryFiguresSerializer(serializers.Serializer[Any]):
+    index = serializers.CharField()
+    services = serializers.IntegerField()
+    instances = serializers.IntegerField()
+    eligible_instances = serializers.IntegerField()
+
+
+class BalancingFiguresSerializer(serializers.Serializer[Any]):
+    service = serializers.CharField()
+    strategy = serializers.CharField()
+    instances = serializers.IntegerField()
+    eligible_instances = serializers.IntegerField()
+
+
+class TrafficFiguresSerializer(serializers.Serializer[Any]):
+    requests = serializers.IntegerField()
+    errors = serializers.IntegerField(help_text="Answers with status 500 and above.")
+    by_status = serializers.DictField(child=serializers.IntegerField())
+    mean_seconds = serializers.FloatField()
+    p50_seconds = serializers.FloatField()
+    p95_seconds = serializers.FloatField()
+    p99_seconds = serializers.FloatField()
+
+
+class RouteFiguresSerializer(TrafficFiguresSerializer):
+    route = serializers.CharField(help_text="Empty: no route took the request.")
+    service = serializers.CharField()
+
+
+class GatewayFiguresSerializer(TrafficFiguresSerializer):
+    routes = RouteFiguresSerializer(many=True)
+
+
+class MetricsSerializer(serializers.Serializer[Any]):
+    tenant = serializers.CharField()
+    at = serializers.FloatField(help_text="Seconds since the epoch.")
+    registry = RegistryFiguresSerializer()
+    health = serializers.DictField(child=serializers.IntegerField())
+    load_balancing = BalancingFiguresSerializer(many=True)
+    circuit_breakers = serializers.DictField(child=serializers.CharField())
+    gateway = GatewayFiguresSerializer()

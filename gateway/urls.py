@@ -1,4 +1,4 @@
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from gateway import views
@@ -12,4 +12,12 @@ router.register("v1/breaker-policies", views.BreakerPolicies, basename="breaker-
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/routes/explain", views.Explain.as_view(), name="explain"),
     *router.urls,
+    path("v1/circuit-breakers", views.CircuitBreakers.as_view(), name="breakers"),
+    path("v1/circuit-breakers/<slug:name>", views.CircuitBreaker.as_view(), name="breaker"),
+    re_path(
+        r"^v1/circuit-breakers/(?P<name>[-a-z0-9]+)/(?P<action>open|close|reset)$",
+        views.ForceBreaker.as_view(),
+        name="force-breaker",
+    ),
+    path("v1/metrics", views.MetricsView.as_view(), name="metrics"),
 ]

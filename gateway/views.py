@@ -6,22 +6,31 @@ from typing import Any, ClassVar
 
 from django.db import models
 from drf_spectacular.utils import extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from gateway.control.breakers import Action, breaker_of, breakers_of, force
 from gateway.control.explain import explain
+from gateway.control.exposition import OpenMetricsText, PrometheusText
+from gateway.control.metrics import as_json, metrics_of
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
 from gateway.serializers import (
     BreakerPolicySerializer,
+    BreakerSerializer,
     ExplainedSerializer,
     ExplainSerializer,
+    ForcedSerializer,
+    ForceSerializer,
+    MetricsSerializer,
     RateLimitPolicySerializer,
     RouteSerializer,
     UpstreamSerializer,
 )
 from gateway.services import set_targets
 from registry.auth import caller_of
+from registry.pagination import Pages
 from registry.resources import TenantResource
 from registry.services.catalogue import ensure_service
 
@@ -102,3 +111,60 @@ class Explain(APIView):
             headers=[(pair["name"], pair["value"]) for pair in wanted["headers"]],
         )
         return Response(ExplainedSerializer(found).data)
+
+
+class CircuitBreakers(APIView):
+    """The tenant's circuit breakers, merged over all gateway workers."""
+
+    scopes: ClassVar = READ_AND_WRITE
+
+    @extend_schema(operation_id="v1_circuit_breakers_list", responses=BreakerSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        pages = Pages()
+        page = pages.paginate_queryset(breakers_of(caller_of(request).tenant), request, self)
+        return pages.get_paginated_response(BreakerSerializer(page, many=True).data)
+
+
+class CircuitBreaker(APIView):
+    """One circuit breaker, merged over all gateway workers."""
+
+    scopes: ClassVar = READ_AND_WRITE
+
+    @extend_schema(operation_id="v1_circuit_breakers_retrieve", responses=BreakerSerializer)
+    def get(self, request: Request, name: str) -> Response:
+        return Response(BreakerSerializer(breaker_of(caller_of(request).tenant, name)).data)
+
+
+class ForceBreaker(APIView):
+    """Hold a breaker open or closed, or let it decide for itself again. Every worker adopts it within a second."""
+
+    scopes: ClassVar = READ_AND_WRITE
+
+    @extend_schema(request=ForceSerializer, responses={202: ForcedSerializer})
+    def post(self, request: Request, name: str, action: Action) -> Response:
+        caller = caller_of(request)
+        asked = ForceSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        forced = force(caller.actor, caller.tenant, name, action, **asked.validated_data)
+        return Response(ForcedSerializer(forced).data, status=202)
+
+
+class MetricsView(APIView):
+    """Everything that is counted of the tenant: JSON, or Prometheus' text or OpenMetrics by `Accept`."""
+
+    scopes: ClassVar = READ_AND_WRITE
+    renderer_classes: ClassVar = [JSONRenderer, OpenMetricsText, PrometheusText]
+
+    @extend_schema(
+        responses={
+            (200, "application/json"): MetricsSerializer,
+            (200, "text/plain"): str,
+            (200, "application/openmetrics-text"): str,
+        }
+    )
+    def get(self, request: Request) -> Response:
+        metrics = metrics_of(caller_of(request).tenant)
+        renderer = request.accepted_renderer
+        if isinstance(renderer, PrometheusText):
+            return Response(metrics, content_type=renderer.content_type)
+        return Response(as_json(metrics))

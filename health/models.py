@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
+
+from registry.names import INSTANCE_ID, WORD
 
 
 class HealthCheck(models.Model):
     """How the instances of a service are asked whether they are well.
 
-    Without any check of its own an instance gets a TCP check of its first endpoint.
+    Without any, an instance is checked as it asked for when it registered, else by a TCP check of its first endpoint.
     """
 
     class Type(models.TextChoices):
@@ -18,10 +20,26 @@ class HealthCheck(models.Model):
         TCP = "tcp", "TCP: a connection can be opened"
 
     service = models.ForeignKey("registry.Service", models.CASCADE, related_name="health_checks")
-    instance_id = models.CharField(max_length=128, blank=True, help_text="Empty: every instance of the service.")
+    instance_id = models.CharField(
+        max_length=128,
+        blank=True,
+        validators=[RegexValidator(INSTANCE_ID, "Use the id of an instance.")],
+        help_text="Empty: every instance of the service.",
+    )
     check_type = models.CharField(max_length=8, choices=Type.choices, default=Type.HTTP)
-    endpoint = models.CharField(max_length=63, blank=True, help_text="The endpoint's name. Empty: the first one.")
-    path = models.CharField(max_length=1000, default="/health", blank=True)
+    endpoint = models.CharField(
+        max_length=63,
+        blank=True,
+        validators=[RegexValidator(WORD, "Use the name of an endpoint.")],
+        help_text="The endpoint's name. Empty: the first one that speaks HTTP, or the first of all.",
+    )
+    path = models.CharField(
+        max_length=1000,
+        default="/health",
+        blank=True,
+        validators=[RegexValidator(r"^/[!-~]*$", "Use a path that starts with / and has no spaces.")],
+        help_text="What an HTTP check asks for.",
+    )
     interval = models.FloatField(
         default=30.0,
         validators=[MinValueValidator(1.0), MaxValueValidator(86_400.0)],
@@ -29,8 +47,8 @@ class HealthCheck(models.Model):
     )
     timeout = models.FloatField(
         default=10.0,
-        validators=[MinValueValidator(0.1), MaxValueValidator(300.0)],
-        help_text="Seconds until a check has failed.",
+        validators=[MinValueValidator(0.1), MaxValueValidator(30.0)],
+        help_text="Seconds until a check has failed; 30 at most.",
     )
     failure_threshold = models.PositiveSmallIntegerField(
         default=3,
@@ -42,7 +60,15 @@ class HealthCheck(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(100)],
         help_text="Successes in a row that make it healthy again.",
     )
-    enabled = models.BooleanField(default=True)
+    warning_threshold = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="Failures in a row that make it degraded. Empty: failures lead straight to unhealthy.",
+    )
+    enabled = models.BooleanField(
+        default=True, help_text="Off: not made. A service whose checks are all off is not checked at all."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

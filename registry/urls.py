@@ -3,7 +3,7 @@ from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
-from registry import views
+from registry import schema, views  # noqa: F401  (drf-spectacular finds the extensions once they are imported)
 from registry.names import INSTANCE_ID, LABEL
 
 

@@ -100,7 +100,7 @@ class ServiceState(APIView):
 
     scopes: ClassVar = {"write": "registry:write"}
 
-    @extend_schema(request=StateSerializer, responses=StateShownSerializer)
+    @extend_schema(operation_id="v1_services_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str) -> Response:
         return _set_state(request, name)
 
@@ -110,7 +110,7 @@ class InstanceState(APIView):
 
     scopes: ClassVar = {"write": "registry:write"}
 
-    @extend_schema(request=StateSerializer, responses=StateShownSerializer)
+    @extend_schema(operation_id="v1_services_instance_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str, id: str) -> Response:
         return _set_state(request, name, id)
 

@@ -1,3 +1,12 @@
-from django.urls import URLPattern, URLResolver
+from django.templatetags.static import static
+from django.urls import path
+from django.views.generic import RedirectView
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from anumate.faces.views import live
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="live"), name="home"),
+    path("live/", live, name="live"),
+    # Browsers ask for it on pages that name no icon of their own.
+    path("favicon.ico", RedirectView.as_view(url=static("anumate/mark.svg"))),
+]

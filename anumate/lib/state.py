@@ -6,6 +6,16 @@ import os
 import secrets
 from pathlib import Path
 
+DEFAULT_STORE = "redis://127.0.0.1:6379"
+
+
+def store_url(home: Path) -> str:
+    """Where the store is when nobody says: the embedded one while it runs, so that `manage.py` finds it too."""
+    try:
+        return (home / "redis-url").read_text(encoding="utf-8").strip()
+    except OSError:
+        return DEFAULT_STORE
+
 
 def keep_secret(home: Path, name: str, value: str | None = None) -> str:
     """The secret kept as file `name` (0600); made from `value`, or at random, when it is not there yet.

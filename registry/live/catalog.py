@@ -110,6 +110,12 @@ class Catalog:
         known = self._services.get((tenant, service))
         return known.changed_at if known else 0
 
+    def changed_since(self, tenant: str, seq: int) -> tuple[str, ...]:
+        """The names of services that changed after number `seq`, those that are gone included."""
+        with self._lock:
+            changed = [pair[1] for pair, s in self._services.items() if pair[0] == tenant and s.changed_at > seq]
+        return tuple(sorted(changed))
+
     def listen(self, callback: Listener) -> Callable[[], None]:
         """Have `callback` called after each batch with the pairs that changed; answers how to stop that."""
         self._listeners.append(callback)

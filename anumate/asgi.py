@@ -1,0 +1,49 @@
+"""What port 8090 serves, on one screen: health for orchestrators, the lane for machines, Django and websockets."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "anumate.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_app = get_asgi_application()  # before anything that imports models
+
+from django.conf import settings
+
+from anumate.faces.routing import websocket
+from anumate.readiness import PATHS, Readiness
+from registry.lane import Lane
+from registry.live.node import Node, set_current
+
+node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
+lane = Lane(django_app, node)
+readiness = Readiness(node)
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    match scope["type"]:
+        case "lifespan":
+            await lifespan(receive, send)
+        case "websocket":
+            await websocket(scope, receive, send)
+        case "http" if scope["path"] in PATHS and scope["method"] in {"GET", "HEAD"}:
+            await readiness(scope, send)
+        case "http":
+            await lane(scope, receive, send)
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    """The node lives as long as the server, in the server's own loop."""
+    await receive()
+    set_current(node)
+    await node.start()
+    readiness.serving = True
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    readiness.serving = False
+    set_current(None)
+    await node.stop()
+    await send({"type": "lifespan.shutdown.complete"})

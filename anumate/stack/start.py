@@ -1,0 +1,275 @@
+"""The story of a start: look first, then store, gateway, rows, the rest, the demo; then wait; then stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from anumate.lib import env as environment
+from anumate.lib.env import Env, EnvError
+from anumate.lib.state import keep_secret
+from anumate.stack import preflight, programs
+from anumate.stack.console import Console
+from anumate.stack.process import Child, Program, StartError
+
+ANSWER_WITHIN = 20.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `start`; None means: as the environment says."""
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    gateway_port: int | None = None
+    redis: str | None = None
+    database_url: str | None = None
+    workers: int = 1
+    gateway_workers: int = 2
+    demo: bool = False
+
+
+def run(options: Options) -> int:
+    """Start the platform and stay until it is told to stop; the exit status."""
+    console = Console(sys.stdout)
+    try:
+        environ = _environ(options)
+        env = environment.read(environ)
+    except EnvError as error:
+        console.error(str(error))
+        return 1
+    console.show_programs = env.log_level == "debug"
+    return asyncio.run(Stack(options, env, environ, console).serve())
+
+
+class Stack:
+    """Everything that was started, from the first child to the last."""
+
+    def __init__(self, options: Options, env: Env, environ: dict[str, str], console: Console) -> None:
+        self.options = options
+        self.env = env
+        self.environ = environ
+        self.console = console
+        self.home = env.home
+        self.children: list[Child] = []
+        self._lock: int | None = None
+        self._interrupted = 0
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._interrupt)
+        rising = asyncio.create_task(self.up())
+        stopped = asyncio.create_task(self._stop.wait())
+        failure: StartError | None = None
+        try:
+            await asyncio.wait({rising, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if rising.done():
+                rising.result()
+                await stopped
+        except StartError as error:
+            failure = error
+        finally:
+            rising.cancel()
+            stopped.cancel()
+            await asyncio.gather(rising, stopped, return_exceptions=True)
+            await self.down()
+        if failure is not None:
+            self.console.error(str(failure), failure.details)
+        return 1 if failure is not None else 0
+
+    async def up(self) -> None:
+        begun = time.monotonic()
+        self.console.say("\n  Anumate Integration Service is starting …\n")
+        self._look_first()
+        if not self.env.redis_url:
+            await self._start_store()
+        gateway = await self._start_gateway()
+        first = await self._bootstrap()
+        level = self.env.log_level
+        web = await self._launch(
+            programs.web(self.environ, self.options.host, self.options.port, self.options.workers, level)
+        )
+        await self._launch(programs.worker(self.environ, level))
+        await self._launch(programs.beat(self.environ, self.home, level))
+        await self._report(web, f"control plane on port {self.options.port}")
+        if self.options.demo:
+            await self._start_demo()
+        if gateway is not None:
+            await self._report(gateway, f"gateway on port {self.env.gateway_port}")
+        if gateway is not None and self.options.demo:
+            await self._first_answer()
+        self._show(first, time.monotonic() - begun)
+        self.console.show_programs = True
+
+    async def down(self) -> None:
+        """Stop in stages, each all at once; what does not stop in time is killed."""
+        for stage in sorted(programs.GRACE, reverse=True):
+            grace = programs.GRACE[stage]
+            await asyncio.gather(*(child.stop(grace) for child in self.children if child.program.stage == stage))
+        if self._lock is not None:
+            (self.home / "redis-url").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def _interrupt(self) -> None:
+        """The first time stop in order; the second time at once."""
+        self._interrupted += 1
+        self._stop.set()
+        if self._interrupted == 1:
+            self.console.show_programs = self.env.log_level == "debug"
+            self.console.say("\n  Stopping … (again to stop at once)")
+            return
+        for child in self.children:
+            child.kill()
+
+    def _look_first(self) -> None:
+        self._lock = preflight.claim_home(self.home)
+        preflight.port_free(self.options.host, self.options.port, "--port")
+        if self.env.gateway_enabled:
+            preflight.port_free(self.options.host, self.env.gateway_port, "--gateway-port")
+        if self.env.redis_url:
+            preflight.redis_reachable(self.env.redis_url)
+
+    async def _start_store(self) -> None:
+        port, password = preflight.free_port(), keep_secret(self.home, "store-password")
+        store = await self._launch(programs.store(self.home, port, password))
+        url = f"redis://:{password}@127.0.0.1:{port}"
+        self.environ["REDIS_URL"] = url
+        _write_private(self.home / "redis-url", url)
+        await self._report(store, "embedded Valkey, kept in " + _short(self.home / "valkey"))
+
+    async def _start_gateway(self) -> Child | None:
+        if not self.env.gateway_enabled:
+            return None
+        return await self._launch(
+            programs.gateway(
+                self.environ,
+                self.options.host,
+                self.env.gateway_port,
+                self.options.gateway_workers,
+                self.env.log_level,
+            )
+        )
+
+    async def _bootstrap(self) -> bool:
+        """Migrations, and on the first start the first tenant, administrator and key. Whether it was the first."""
+        child = await self._launch(programs.bootstrap(self.environ, demo=self.options.demo))
+        begun = time.monotonic()
+        if await child.finish():
+            *details, sentence = child.tail or ["bootstrap ended without a word."]
+            raise StartError(sentence.removeprefix("CommandError: "), tuple(details))
+        self.console.progress("database", "migrated", time.monotonic() - begun)
+        return bool(json.loads(child.tail[-1])["first"])
+
+    async def _start_demo(self) -> None:
+        environ = self.environ | {
+            "ANUMATE_URL": f"http://{_bracketed(programs.reachable(self.options.host))}:{self.options.port}",
+            "ANUMATE_API_KEY": self._api_key(),
+        }
+        for program in programs.demo(environ):
+            await self._launch(program)
+
+    async def _first_answer(self) -> None:
+        """Not up before the line we print is answered."""
+        begun = time.monotonic()
+        headers = {"X-API-Key": self._api_key()}
+        while True:
+            status = await programs.status_of(
+                self.env.gateway_port, "/orders/", host=self.options.host, headers=headers
+            )
+            if status == 200:
+                break
+            if time.monotonic() - begun > ANSWER_WITHIN:
+                raise StartError(f"the gateway answered {status} for the demo after {ANSWER_WITHIN:g} s.")
+            await asyncio.sleep(0.1)
+        names = ", ".join(f"{count} × {name}" for name, count in programs.DEMO_INSTANCES.items())
+        self.console.progress("demo", names, time.monotonic() - begun)
+
+    def _show(self, first: bool, seconds: float) -> None:
+        host = "localhost" if programs.reachable(self.options.host) in {"127.0.0.1", "::1"} else self.options.host
+        base = f"http://{_bracketed(host)}:{self.options.port}"
+        rows = [("Live page", f"{base}/live/"), ("Admin", f"{base}/admin/"), ("API docs", f"{base}/api/docs/")]
+        if first:
+            rows.append(("Sign in", self._sign_in()))
+        kept, key = self._shown_key(first)
+        rows.append(("API key", kept))
+        if self.env.gateway_enabled:
+            path = "orders/" if self.options.demo else ""
+            address = f"http://{_bracketed(host)}:{self.env.gateway_port}/{path}"
+            rows.append(("Gateway", f'curl -H "X-API-Key: {key}" {address}'))
+        victim = next((child for child in self.children if child.program.stage == programs.DEMO), None)
+        if victim is not None:
+            rows.append(("Break it", f"kill -9 {victim.pid}   ({victim.program.name}; watch the live page)"))
+        closing = f"Ctrl-C stops everything. Logs: {_short(self.home / 'logs')}/"
+        self.console.block(f"Anumate is up, {seconds:.1f} s", rows, closing=closing)
+
+    def _sign_in(self) -> str:
+        if self.env.admin_password:
+            return f"{self.env.admin_username}, with ANUMATE_ADMIN_PASSWORD"
+        password = (self.home / "admin-password").read_text(encoding="utf-8").strip()
+        return f"{self.env.admin_username} / {password}   (shown this once)"
+
+    def _shown_key(self, first: bool) -> tuple[str, str]:
+        """How the API key is shown, and how a shell gets it. The key itself is shown once."""
+        if self.env.bootstrap_api_key:
+            return "ANUMATE_BOOTSTRAP_API_KEY", "$ANUMATE_BOOTSTRAP_API_KEY"
+        file = _short(self.home / "api-key")
+        key = self._api_key() if first else f"$(cat {shlex.quote(file)})"
+        return (key if first else f"in {file}"), key
+
+    def _api_key(self) -> str:
+        if self.env.bootstrap_api_key:
+            return self.env.bootstrap_api_key
+        return (self.home / "api-key").read_text(encoding="utf-8").strip()
+
+    async def _launch(self, program: Program) -> Child:
+        child = Child(program, self.console, self.home / "logs")
+        self.children.append(child)
+        await child.start()
+        return child
+
+    async def _report(self, child: Child, what: str) -> None:
+        self.console.progress(child.program.name, what, await child.ready())
+
+
+def _environ(options: Options) -> dict[str, str]:
+    """The environment of every child: ours, with what the flags say on top."""
+    environ = dict(os.environ)
+    flags = {
+        "REDIS_URL": options.redis,
+        "DATABASE_URL": options.database_url,
+        "GATEWAY_PORT": str(options.gateway_port) if options.gateway_port else None,
+    }
+    environ.update({name: value for name, value in flags.items() if value})
+    environ["ANUMATE_HOME"] = str(Path(environ.get("ANUMATE_HOME") or ".anumate").resolve())
+    environ["DJANGO_SETTINGS_MODULE"] = "anumate.settings"
+    environ["PYTHONUNBUFFERED"] = "1"
+    return environ
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def _short(path: Path) -> str:
+    """As a person would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

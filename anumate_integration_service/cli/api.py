@@ -1,0 +1,82 @@
+"""The REST API as commands use it: an answer, or a `Failure` that says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from anumate_integration_service.cli.errors import Failure
+
+TIMEOUT = 10.0
+
+
+class Api:
+    """One conversation with the control plane."""
+
+    def __init__(self, url: str, api_key: str, tenant: str) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Accept": "application/json"}
+        if key := api_key or _kept_key():
+            headers["X-API-Key"] = key
+        if tenant:
+            headers["X-Tenant"] = tenant
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._send("GET", path, params={name: value for name, value in query.items() if value})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._send("POST", path, json=body)
+
+    def put(self, path: str, body: Any = None) -> Any:
+        return self._send("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        self._send("DELETE", path)
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Failure(f"{self.url} cannot be reached ({error}); is it running? See --url.") from None
+        if not response.is_success:
+            raise Failure(_sentence(response))
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except json.JSONDecodeError:
+            raise Failure(f"{self.url} does not answer like Anumate's control plane; see --url.") from None
+
+
+def _kept_key() -> str:
+    """The key that the first start left in the state directory."""
+    path = Path(os.environ.get("ANUMATE_HOME") or ".anumate") / "api-key"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _sentence(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        text = f"{problem['detail']} ({problem['code']})"
+        for error in problem.get("errors", ()):
+            text += f"; {error['pointer']}: {error['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.request.url} answered {response.status_code} {response.reason_phrase}."
+    return text

@@ -1,0 +1,36 @@
+"""Options that every command which talks to the platform takes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+PANEL = "Connection"
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="ANUMATE_URL", help="Where the control plane is.", rich_help_panel=PANEL)
+]
+ApiKey = Annotated[
+    str,
+    typer.Option(
+        "--api-key",
+        envvar="ANUMATE_API_KEY",
+        help="Else the file api-key in ANUMATE_HOME (.anumate).",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+Tenant = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        envvar="ANUMATE_TENANT",
+        help="Act for this tenant; the key needs scope admin.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answered.")]
+
+DEFAULT_URL = "http://localhost:8090"

@@ -1,0 +1,99 @@
+"""The registry's HTTP interface, as far as the discovery client needs it. Foreign errors are translated here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx
+
+from anumate_integration_service.errors import LeaseUnknown, RegistrationRefused, RegistryUnavailable
+from anumate_integration_service.instances import ServiceInstance
+
+TIMEOUT = 5.0
+# What may pass between the end of a blocking query's wait and its answer.
+ANSWER_MARGIN = 10.0
+
+
+class Lease(NamedTuple):
+    """How long the registry keeps an instance without a word, and how often it wants one."""
+
+    ttl: float
+    heartbeat_interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    index: str
+    instances: tuple[ServiceInstance, ...]
+
+
+class RegistryApi:
+    """Each call answers, or raises one of `errors`."""
+
+    def __init__(self, url: str, api_key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        headers = {"X-API-Key": api_key} if api_key else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport)
+
+    async def register(self, document: Mapping[str, Any]) -> Lease:
+        answer = await self._send("POST", "/v1/services/register", json=document)
+        ttl = float(answer["lease_ttl"])
+        return Lease(ttl, float(answer.get("heartbeat_interval") or ttl / 3))
+
+    async def heartbeat(self, name: str, instance_id: str, report: Mapping[str, str]) -> None:
+        path = f"{_address(name, instance_id)}/heartbeat"
+        await self._send("PUT", path, json=report or None, missing=LeaseUnknown)
+
+    async def deregister(self, name: str, instance_id: str) -> None:
+        await self._send("DELETE", _address(name, instance_id), missing=LeaseUnknown)
+
+    async def services(self, index: str = "", wait: float = 0.0) -> Listing:
+        """Every instance that may get traffic. With `index`: once that is no longer the newest, or after `wait`."""
+        query = {"index": index, "wait": f"{wait:g}s"} if index else {}
+        answer = await self._send("GET", "/v1/services", params=query, timeout=TIMEOUT + wait + ANSWER_MARGIN)
+        return Listing(answer["index"], tuple(ServiceInstance.from_json(item) for item in answer["services"]))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _send(
+        self, method: str, path: str, *, missing: type[LeaseUnknown] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        try:
+            response = await self._http.request(method, path, **options)
+            if response.is_success:
+                return response.json() if response.content else {}
+        except (httpx.TransportError, ValueError) as error:
+            raise RegistryUnavailable(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
+        sentence, code = _problem(response)
+        if response.status_code == 404 and missing is not None:
+            raise missing(sentence)
+        if response.status_code == 429 or response.status_code >= 500:
+            raise RegistryUnavailable(sentence, _retry_after(response))
+        raise RegistrationRefused(sentence, status=response.status_code, code=code)
+
+
+def _address(name: str, instance_id: str) -> str:
+    return f"/v1/services/{quote(name, safe='')}/{quote(instance_id, safe='')}"
+
+
+def _problem(response: httpx.Response) -> tuple[str, str]:
+    """The sentence and code of a problem+json answer; something sensible for any other."""
+    try:
+        body = response.json()
+        sentence = str(body["detail"])
+        for error in body.get("errors", ()):
+            sentence += f" {error['pointer']}: {error['detail']}"
+        return sentence, str(body["code"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.request.url} answered {response.status_code}.", ""
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return float(response.headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,180 @@
+"""Circuit breakers as operators see them: merged from the reports of all gateway workers, and forced for all of them.
+
+Who writes which key, and in what form, is said in `gateway/proxy/guard.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+import redis
+from django.conf import settings
+
+from anumate.lib.problem import Problem
+from anumate.lib.redis import connect
+from gateway.models import RouteTarget, Upstream
+from registry.models import Service, Tenant
+from registry.services.audit import note
+from registry.services.changes import Actor
+
+logger = logging.getLogger("anumate.breakers")
+
+REPORTS: Final = "anumate:{g}:breakers"
+FORCE: Final = "anumate:{g}:force"
+FORCE_CHANNEL: Final = "anumate:force"
+SUFFIX: Final = "-circuit"
+
+State = Literal["closed", "open", "half_open"]
+Action = Literal["open", "close", "reset"]
+_WORST_FIRST: Final[tuple[State, ...]] = ("open", "half_open", "closed")
+_PAST: Final = {"open": "opened", "close": "closed", "reset": "reset"}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One breaker, as one worker reports it."""
+
+    tenant: str
+    service: str
+    state: State
+    forced: bool = False
+    reason: str = ""
+    seconds_in_state: float = 0.0
+    retry_in: float = 0.0
+    calls: int = 0
+    failures: int = 0
+    slow_calls: int = 0
+    consecutive_failures: int = 0
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    worker: str
+    breakers: tuple[Report, ...] = ()
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """A service's breaker over all workers: the worst state, and the calls of all. No worker: nobody called it yet."""
+
+    name: str
+    service: str
+    state: State = "closed"
+    forced: bool = False
+    reason: str = ""
+    seconds_in_state: float = 0.0
+    retry_in: float = 0.0
+    calls: int = 0
+    failures: int = 0
+    slow_calls: int = 0
+    failure_rate: float = 0.0
+    consecutive_failures: int = 0
+    workers: int = 0
+    open_workers: int = 0
+
+
+_report_decoder = msgspec.json.Decoder(WorkerReport)
+
+
+def breakers_of(tenant: Tenant) -> list[Breaker]:
+    """Every breaker of the tenant, by name: of services that routes or upstreams name, and of those with traffic.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away.
+    """
+    client = connect(settings.REDIS_URL)
+    try:
+        reports = read_reports(client)
+    finally:
+        client.close()
+    return merge((each for each in reports if each.tenant == tenant.name), _services(tenant))
+
+
+def breaker_of(tenant: Tenant, name: str) -> Breaker:
+    """Raises Problem not_found when the tenant has no such breaker."""
+    found = next((each for each in breakers_of(tenant) if each.name == name), None)
+    if found is None:
+        raise Problem("not_found", "There is no circuit breaker by this name.")
+    return found
+
+
+def read_reports(client: redis.Redis) -> list[Report]:
+    """What the workers that are alive report now."""
+    workers = [worker.decode() for worker in client.zrange(REPORTS, 0, -1)]
+    bodies = client.mget([f"{REPORTS}:{worker}" for worker in workers]) if workers else []
+    found: list[Report] = []
+    for worker, body in zip(workers, bodies, strict=True):
+        try:
+            found.extend(_report_decoder.decode(body).breakers if body else ())
+        except msgspec.MsgspecError as error:
+            logger.warning("The report of worker %s cannot be read: %s", worker, error)
+    return found
+
+
+def merge(reports: Iterable[Report], services: Iterable[str] = ()) -> list[Breaker]:
+    """Pure: one breaker for each service out of what the workers say."""
+    by_service: dict[str, list[Report]] = {service: [] for service in services}
+    for report in reports:
+        by_service.setdefault(report.service, []).append(report)
+    return [_merged(service, by_service[service]) for service in sorted(by_service)]
+
+
+def _merged(service: str, reports: list[Report]) -> Breaker:
+    if not reports:
+        return Breaker(service + SUFFIX, service)
+    worst = min(reports, key=lambda each: (_WORST_FIRST.index(each.state), -each.seconds_in_state))
+    calls, failures = sum(each.calls for each in reports), sum(each.failures for each in reports)
+    return Breaker(
+        name=service + SUFFIX,
+        service=service,
+        state=worst.state,
+        forced=worst.forced,
+        reason=worst.reason,
+        seconds_in_state=worst.seconds_in_state,
+        retry_in=worst.retry_in,
+        calls=calls,
+        failures=failures,
+        slow_calls=sum(each.slow_calls for each in reports),
+        failure_rate=round(failures / calls, 4) if calls else 0.0,
+        consecutive_failures=max(each.consecutive_failures for each in reports),
+        workers=len(reports),
+        open_workers=sum(each.state == "open" for each in reports),
+    )
+
+
+def _services(tenant: Tenant) -> set[str]:
+    targets = RouteTarget.objects.filter(route__tenant=tenant).values_list("service__name", flat=True)
+    upstreams = Upstream.objects.filter(service__tenant=tenant).values_list("service__name", flat=True)
+    return {*targets, *upstreams}
+
+
+class Forced(NamedTuple):
+    """What was asked of a breaker. Workers adopt each generation once."""
+
+    name: str
+    service: str
+    action: Action
+    generation: int
+
+
+def force(actor: Actor, tenant: Tenant, name: str, action: Action, *, reason: str = "") -> Forced:
+    """Hold a breaker open or closed on every worker, or let it decide for itself again (`reset`), within a second.
+
+    Raises:
+        Problem: not_found.
+        redis.ConnectionError and its like: the store is away, nothing was done.
+    """
+    service = breaker_of(tenant, name).service
+    client = connect(settings.REDIS_URL)
+    try:
+        # The store's clock numbers the generations: it goes on growing when the store was wiped, a counter would not.
+        seconds, micros = client.time()
+        generation = seconds * 1_000_000 + micros
+        wanted = {"action": action, "generation": generation, "actor": actor.name, "reason": reason, "at": seconds}
+        client.hset(FORCE, f"{tenant.name}/{service}", msgspec.json.encode(wanted))
+        client.publish(FORCE_CHANNEL, f"{tenant.name}/{service}")
+    finally:
+        client.close()
+    about = Service.objects.filter(tenant=tenant, name=service).select_related("tenant").first()
+    note(actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=wanted)
+    return Forced(name, service, action, generation)

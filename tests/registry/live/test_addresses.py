@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.live.addresses import refusal
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "orders", "orders.svc.cluster.local", "my_service", "127.0.0.1", "10.0.0.7", "::1", "fd00::7", "a."],
+)
+def test_loopback_private_and_named_hosts_are_welcome(host: str) -> None:
+    assert refusal(host) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::1%lo",
+        "fd00:ec2::254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::",
+        "100.100.100.200",
+        "metadata.google.internal",
+        "METADATA.google.internal.",
+        "0.0.0.0",  # noqa: S104
+        "::",
+        "224.0.0.1",
+        "255.255.255.255",
+        "0xa9fea9fe",
+        "2852039166",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "127.1",
+        "",
+        ".",
+        "a..b",
+        "-a",
+        "a b",
+        "a/b",
+        "a@b",
+        "a\n",
+        "http://a",
+        "x" * 64,
+        "münchen",
+    ],
+)
+def test_what_leads_to_metadata_or_to_no_single_machine_is_refused(host: str) -> None:
+    assert refusal(host)
+
+
+@given(st.ip_addresses(v=4, network="169.254.0.0/16") | st.ip_addresses(v=6, network="fe80::/10"))
+def test_no_link_local_address_passes(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    assert refusal(str(address))
+    if address.version == 4:
+        assert refusal(f"::ffff:{address}")
+
+
+@given(st.text())
+def test_any_text_gets_an_answer(text: str) -> None:
+    assert refusal(text) is None or refusal(text).endswith(".")  # type: ignore[union-attr]

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from gateway.models import Route, RouteTarget
+from registry.models import ApiKey, AuditEntry, Instance, Member, Revision, Service, Tenant
+from registry.services.changes import SYSTEM
+from registry.services.keys import create_key
+from tests.api import api, tenant
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _store(store) -> None:
+    """Operators' states go to a real store."""
+
+
+def staff(role: str = "", of: str = "default", *, superuser: bool = False) -> Client:
+    user, _ = User.objects.get_or_create(username=role or "root", is_staff=True, is_superuser=superuser)
+    if role:
+        Member.objects.create(tenant=tenant(of), user=user, role=role)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def root() -> Client:
+    tenant()
+    return staff(superuser=True)
+
+
+def url(model: type, page: str = "changelist", *args: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+def errors(response: Any) -> str:
+    """What a form complains of."""
+    context = response.context
+    found = [context["adminform"].form.errors, *[formset.errors for formset in context["inline_admin_formsets"]]]
+    found += [formset.non_form_errors() for formset in context["inline_admin_formsets"]]
+    return str(found)
+
+
+def route_form(**more: Any) -> dict[str, Any]:
+    """What a browser sends to make a route by hand."""
+    return {
+        "tenant": tenant().pk,
+        "name": "orders",
+        "path": "/orders",
+        "path_type": "prefix",
+        "hosts": "",
+        "headers": "",
+        "query": "",
+        "priority": "0",
+        "strip_prefix": "on",
+        "auth_required": "on",
+        "rate_limit_policy": "",
+        "timeout_seconds": "30",
+        "retries": "1",
+        "enabled": "on",
+        "targets-TOTAL_FORMS": "1",
+        "targets-INITIAL_FORMS": "0",
+        "targets-MIN_NUM_FORMS": "1",
+        "targets-MAX_NUM_FORMS": "1000",
+        "targets-0-service": Service.objects.get_or_create(tenant=tenant(), name="orders")[0].pk,
+        "targets-0-weight": "100",
+        "targets-0-version": "",
+        **more,
+    }
+
+
+class TestEveryPage:
+    MODELS = sorted((model for model in admin.site._registry), key=lambda model: model._meta.label)
+
+    @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
+    def test_lists_and_forms_open(self, root: Client, model: type) -> None:
+        create_key(SYSTEM, tenant(), "a key", ["gateway:read"])
+        api().post("/v1/upstreams", {"service": "orders"})
+        assert root.get(url(model)).status_code == 200
+        assert root.get(url(model) + "?q=nothing").status_code == 200
+        assert root.get(url(model, "add")).status_code in {200, 403}
+        if row := model._default_manager.first():
+            assert root.get(url(model, "change", row.pk)).status_code == 200
+
+    @pytest.mark.parametrize("model", [Instance, AuditEntry, Revision])
+    def test_what_machines_write_is_only_looked_at(self, root: Client, model: type) -> None:
+        assert root.get(url(model, "add")).status_code == 403
+
+    @pytest.mark.parametrize("model", [Service, Instance, ApiKey, Route, AuditEntry, Member])
+    def test_a_list_costs_the_same_for_one_row_and_for_thirty(self, root: Client, model: type) -> None:
+        counts = []
+        for number in range(30):
+            name = f"name-{number}"
+            service = Service.objects.create(tenant=tenant(), name=name)
+            Instance.objects.create(service=service, instance_id=name)
+            route = Route.objects.create(tenant=tenant(), name=name, path="/")
+            RouteTarget.objects.create(route=route, service=service)
+            create_key(SYSTEM, tenant(), name, ["gateway:read"])
+            user = User.objects.create(username=name, is_staff=True)
+            Member.objects.create(tenant=tenant(), user=user)
+            if number in {0, 29}:
+                with CaptureQueriesContext(connection) as queries:
+                    assert root.get(url(model)).status_code == 200
+                counts.append(len(queries))
+        assert counts[0] == counts[1] <= 14
+
+
+class TestRoute:
+    def test_a_route_is_made_by_hand(self, root: Client) -> None:
+        body = route_form(
+            hosts="API.example.com\n*.example.org, b.example.com",
+            methods=["GET", "POST"],
+            headers="X-Version: 2\n\nX-Empty:",
+            query="preview: yes",
+            scopes=["registry:read"],
+        )
+        response = root.post(url(Route, "add"), body)
+        assert response.status_code == 302, errors(response)
+        route = Route.objects.get()
+        assert route.hosts == ["api.example.com", "*.example.org", "b.example.com"]
+        assert route.methods == ["GET", "POST"]
+        assert route.headers == [{"name": "X-Version", "value": "2"}, {"name": "X-Empty", "value": ""}]
+        assert route.query == [{"name": "preview", "value": "yes"}]
+        assert [target.service.name for target in route.targets.all()] == ["orders"]
+        entry = AuditEntry.objects.get(object_type="gateway.Route")
+        assert (entry.actor, entry.action, len(entry.after["targets"])) == ("root", "created", 1)
+        assert Revision.objects.get().number == 1
+
+    def test_the_form_shows_what_it_stored(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form(headers="X-Version: 2", hosts="a.com b.com", methods=["GET"]))
+        page = root.get(url(Route, "change", Route.objects.get().pk)).content.decode()
+        assert "X-Version: 2" in page
+        assert "a.com\nb.com" in page
+        assert len(re.findall(r'name="methods"[^>]*checked', page)) == 1
+
+    def test_an_edit_is_one_change_with_its_targets(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form())
+        route = Route.objects.get()
+        more = {
+            "targets-TOTAL_FORMS": "2",
+            "targets-INITIAL_FORMS": "1",
+            "targets-0-id": route.targets.get().pk,
+            "targets-0-route": route.pk,
+            "targets-1-service": Service.objects.create(tenant=tenant(), name="new").pk,
+            "targets-1-weight": "10",
+            "targets-1-version": ">=2",
+        }
+        response = root.post(url(Route, "change", route.pk), route_form(priority="5", **more))
+        assert response.status_code == 302, errors(response)
+        assert route.targets.count() == 2
+        assert Revision.objects.get().number == 2
+        entry = AuditEntry.objects.first()
+        assert entry is not None
+        assert [len(side["targets"]) for side in (entry.before, entry.after)] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("wrong", "part"),
+        [
+            ({"name": "A B"}, "DNS label"),
+            ({"path": "orders"}, "slash"),
+            ({"path": "(", "path_type": "regex"}, "no regular expression"),
+            ({"hosts": "a.com:80"}, "no host name"),
+            ({"methods": ["BREW"]}, "valid choice"),
+            ({"headers": "X-Version 2"}, "no colon"),
+            ({"headers": "X A: 2"}, "no header name"),
+            ({"scopes": ["root"]}, "valid choice"),
+            ({"timeout_seconds": "0"}, "greater than"),
+            ({"retries": "99"}, "less than"),
+            ({"targets-0-service": ""}, "required"),
+            ({"targets-0-version": "new"}, "no version specifier"),
+            ({"targets-0-weight": "0"}, "above 0"),
+            ({"targets-TOTAL_FORMS": "0"}, "at least 1"),
+        ],
+    )
+    def test_it_says_what_is_wrong(self, root: Client, wrong: dict[str, Any], part: str) -> None:
+        response = root.post(url(Route, "add"), route_form(**wrong))
+        assert response.status_code == 200
+        assert part in errors(response)
+        assert not Route.objects.exists()
+        assert not AuditEntry.objects.exists()
+
+    def test_two_routes_of_one_name_are_refused(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form())
+        assert "already exists" in errors(root.post(url(Route, "add"), route_form()))
+
+    def test_a_service_of_another_tenant_is_refused(self, root: Client) -> None:
+        theirs = Service.objects.create(tenant=tenant("acme"), name="theirs")
+        response = root.post(url(Route, "add"), route_form(**{"targets-0-service": theirs.pk}))
+        assert "another tenant" in errors(response)
+
+    def test_a_method_that_is_no_box_is_kept(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form())
+        Route.objects.update(methods=["PURGE"])
+        assert 'value="PURGE"' in root.get(url(Route, "change", Route.objects.get().pk)).content.decode()
+
+    def test_routes_are_switched_off_together(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form())
+        row = Route.objects.get()
+        root.post(url(Route), {"action": "switch_off", "_selected_action": [row.pk]})
+        assert Route.objects.get().enabled is False
+        assert AuditEntry.objects.count() == 2
+
+    def test_a_route_is_deleted_with_its_targets(self, root: Client) -> None:
+        root.post(url(Route, "add"), route_form())
+        assert root.post(url(Route, "delete", Route.objects.get().pk), {"post": "yes"}).status_code == 302
+        assert not RouteTarget.objects.exists()
+        assert AuditEntry.objects.filter(action="deleted").count() == 1
+
+
+class TestApiKey:
+    BODY: dict[str, Any] = {"name": "app", "scopes": ["gateway:invoke"], "expires_at_0": "", "expires_at_1": ""}
+
+    def test_a_key_is_shown_once(self, root: Client) -> None:
+        response = root.post(url(ApiKey, "add"), {**self.BODY, "tenant": tenant().pk})
+        assert response.status_code == 200
+        shown = re.search(r'value="(anm_[^"]+)"', response.content.decode())
+        assert shown
+        assert response["Cache-Control"] == "no-store"
+        key = ApiKey.objects.get()
+        assert shown[1].startswith(f"anm_{key.public_id}_")
+        assert shown[1] not in root.get(url(ApiKey, "change", key.pk)).content.decode()
+        assert AuditEntry.objects.get().action == "created"
+
+    def test_a_key_is_revoked_with_a_reason_and_never_deleted(self, root: Client) -> None:
+        key = create_key(SYSTEM, tenant(), "app", ["gateway:invoke"]).row
+        root.post(url(ApiKey), {"action": "revoke", "_selected_action": [key.pk], "reason": "it leaked"})
+        key.refresh_from_db()
+        assert key.revoked_at
+        entry = AuditEntry.objects.first()
+        assert entry is not None
+        assert (entry.action, entry.reason) == ("revoked", "it leaked")
+        assert root.post(url(ApiKey, "delete", key.pk), {"post": "yes"}).status_code == 403
+
+    def test_a_key_may_get_other_scopes(self, root: Client) -> None:
+        key = create_key(SYSTEM, tenant(), "app", ["gateway:invoke"]).row
+        response = root.post(url(ApiKey, "change", key.pk), {**self.BODY, "scopes": ["gateway:read"]})
+        assert response.status_code == 302, errors(response)
+        key.refresh_from_db()
+        assert key.scopes == ["gateway:read"]
+
+
+class TestStates:
+    @pytest.mark.parametrize(("action", "state"), [("drain", "draining"), ("maintain", "maintenance")])
+    def test_instances_are_taken_out_of_traffic_and_back(self, root: Client, action: str, state: str) -> None:
+        service = Service.objects.create(tenant=tenant(), name="orders")
+        row = Instance.objects.create(service=service, instance_id="o-1")
+        root.post(url(Instance), {"action": action, "_selected_action": [row.pk], "reason": "new disk"})
+        row.refresh_from_db()
+        assert (row.state, row.state_reason, row.state_actor) == (state, "new disk", "root")
+        root.post(url(Instance), {"action": "enable", "_selected_action": [row.pk]})
+        row.refresh_from_db()
+        assert row.state == "enabled"
+
+    def test_looking_changes_nothing(self, root: Client) -> None:
+        row = Service.objects.create(tenant=tenant(), name="orders")
+        root.get(url(Service), {"action": "drain", "_selected_action": [row.pk]})
+        row.refresh_from_db()
+        assert row.state == "enabled"
+
+    def test_a_viewer_is_offered_no_actions(self) -> None:
+        row = Service.objects.create(tenant=tenant(), name="orders")
+        client = staff("viewer")
+        client.post(url(Service), {"action": "drain", "_selected_action": [row.pk]})
+        row.refresh_from_db()
+        assert row.state == "enabled"
+
+
+class TestConfinement:
+    @pytest.fixture
+    def theirs(self) -> Service:
+        service = Service.objects.create(tenant=tenant("acme"), name="theirs")
+        Instance.objects.create(service=service, instance_id="t-1")
+        route = Route.objects.create(tenant=tenant("acme"), name="their-route", path="/")
+        RouteTarget.objects.create(route=route, service=service)
+        create_key(SYSTEM, tenant("acme"), "their-key", ["gateway:read"])
+        return service
+
+    @pytest.mark.parametrize("model", [Service, Instance, Route, ApiKey, Tenant, AuditEntry, Member])
+    def test_a_member_does_not_see_another_tenants_rows(self, theirs: Service, model: type) -> None:
+        Member.objects.create(tenant=tenant("acme"), user=User.objects.create(username="zed"), role="owner")
+        client = staff("owner")
+        page = client.get(url(model))
+        assert page.status_code == 200
+        assert "acme" not in page.content.decode()
+        assert "their" not in page.content.decode()
+        row = model._default_manager.exclude(**{}).filter(pk__in=_of("acme", model)).first()
+        assert row is not None
+        assert client.get(url(model, "change", row.pk)).status_code == 302
+        assert client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code in {302, 403}
+        assert model._default_manager.filter(pk=row.pk).exists()
+
+    def test_a_member_cannot_point_a_route_at_another_tenant(self, theirs: Service) -> None:
+        client = staff("operator")
+        stolen = client.post(url(Route, "add"), route_form(**{"targets-0-service": theirs.pk}))
+        assert "valid choice" in errors(stolen)
+        foisted = client.post(url(Route, "add"), route_form(tenant=tenant("acme").pk))
+        assert "valid choice" in errors(foisted)
+
+    def test_the_list_to_choose_from_holds_only_the_own(self, theirs: Service) -> None:
+        Service.objects.create(tenant=tenant(), name="ours")
+        query = {"app_label": "gateway", "model_name": "routetarget", "field_name": "service"}
+        found = staff("operator").get(reverse("admin:autocomplete"), query).json()["results"]
+        assert [each["text"] for each in found] == ["ours"]
+
+    def test_an_operator_sees_no_keys_and_no_members(self) -> None:
+        client = staff("operator")
+        assert client.get(url(ApiKey)).status_code == 403
+        assert client.get(url(Member)).status_code == 403
+        assert client.get(url(User)).status_code == 403
+
+    def test_a_viewer_writes_nothing(self) -> None:
+        body = route_form()
+        client = staff("viewer")
+        assert client.get(url(Route)).status_code == 200
+        assert client.post(url(Route, "add"), body).status_code == 403
+
+    def test_an_operator_here_who_looks_there_writes_only_here(self, theirs: Service) -> None:
+        client = staff("operator")
+        Member.objects.create(tenant=tenant("acme"), user=User.objects.get(username="operator"), role="viewer")
+        client.post(url(Service), {"action": "drain", "_selected_action": [theirs.pk]})
+        theirs.refresh_from_db()
+        assert theirs.state == "enabled"
+        route = Route.objects.get()
+        client.post(url(Route), {"action": "delete_selected", "_selected_action": [route.pk], "post": "yes"})
+        assert Route.objects.exists()
+        assert client.post(url(Route, "delete", route.pk), {"post": "yes"}).status_code == 403
+
+    def test_who_is_a_member_of_nothing_finds_nothing(self) -> None:
+        client = staff()
+        assert client.get(url(Route)).status_code == 403
+
+
+class TestMembers:
+    def test_an_owner_lets_a_person_in_by_name(self) -> None:
+        User.objects.create(username="bob", is_staff=True)
+        client = staff("owner")
+        body = {"tenant": tenant().pk, "username": "bob", "role": "viewer"}
+        response = client.post(url(Member, "add"), body)
+        assert response.status_code == 302, errors(response)
+        assert Member.objects.filter(user__username="bob", role="viewer").exists()
+        assert "member already" in errors(client.post(url(Member, "add"), body))
+        assert "no active member of staff" in errors(client.post(url(Member, "add"), {**body, "username": "eve"}))
+
+
+class TestTenants:
+    def form(self, **more: Any) -> dict[str, Any]:
+        return {
+            "name": "acme",
+            "title": "Acme",
+            "active": "on",
+            "hosts-TOTAL_FORMS": "1",
+            "hosts-INITIAL_FORMS": "0",
+            "hosts-0-host": "api.acme.com",
+            **more,
+        }
+
+    def test_a_tenant_is_made_with_its_hosts_in_one_change(self, root: Client) -> None:
+        response = root.post(url(Tenant, "add"), self.form())
+        assert response.status_code == 302, errors(response)
+        assert AuditEntry.objects.get().after["hosts"][0]["host"] == "api.acme.com"
+
+    def test_default_is_neither_switched_off_nor_deleted(self, root: Client) -> None:
+        pk = tenant().pk
+        body = self.form(**{"name": "default", "active": "", "hosts-TOTAL_FORMS": "0"})
+        assert "cannot be switched off" in errors(root.post(url(Tenant, "change", pk), body))
+        assert root.post(url(Tenant, "delete", pk), {"post": "yes"}).status_code == 403
+        root.post(url(Tenant), {"action": "delete_selected", "_selected_action": [pk], "post": "yes"})
+        assert Tenant.objects.filter(pk=pk).exists()
+
+
+def _of(name: str, model: type) -> Any:
+    path = admin.site.get_model_admin(model).tenant_path
+    rows = model._default_manager.all()
+    return (rows.filter(name=name) if model is Tenant else rows.filter(**{f"{path}__name": name})).values("pk")
