@@ -5,7 +5,7 @@ import redis
 from django.core.management import CommandError, call_command
 
 from gateway.control import publish as publishing
-from gateway.control.compile import compile_table
+from gateway.control.compile import Compiled, compile_table
 from gateway.control.publish import publish
 from gateway.models import Route, RouteTarget
 from gateway.proxy.router import Router
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "_served", None)
-    monkeypatch.setattr(publishing, "_last", None)
-    monkeypatch.setattr(publishing, "_last_skipped", [])
+    monkeypatch.setattr(publishing, "publisher", publishing.Publisher())
 
 
 def published(store: redis.Redis) -> RoutingTable:
@@ -130,7 +128,7 @@ class TestPublish:
         api().post("/v1/routes", {"name": "orders", "service": "orders"})
         publish()
         secret()
-        monkeypatch.setattr(publishing, "_served", None)
+        monkeypatch.setattr(publishing, "publisher", publishing.Publisher())
         assert not publish().stored
 
     def test_an_older_revision_never_replaces_a_newer_one(self, store: redis.Redis) -> None:
@@ -156,10 +154,13 @@ class TestPublish:
     def test_the_edits_of_one_transaction_cost_one_table(
         self, store: redis.Redis, monkeypatch, django_capture_on_commit_callbacks
     ) -> None:
-        compiled = []
-        monkeypatch.setattr(
-            publishing, "compile_table", lambda number: compiled.append(number) or compile_table(number)
-        )
+        compiled: list[int] = []
+
+        def counting(number: int) -> Compiled:
+            compiled.append(number)
+            return compile_table(number)
+
+        monkeypatch.setattr(publishing, "compile_table", counting)
         client = api()
         with django_capture_on_commit_callbacks(execute=True):
             client.post("/v1/routes", {"name": "orders", "service": "orders"})
