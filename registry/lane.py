@@ -342,7 +342,7 @@ class Lane:
         while True:
             try:
                 self._items.start_refresh()
-                self._items.refresh(await self._node.store.leases(), self._node.catalog)
+                self._items.refresh(await self._node.store.leases())
             except UNAVAILABLE as error:
                 logger.debug("cannot read the leases: %s", error)
             await asyncio.sleep(REFRESH_SECONDS)

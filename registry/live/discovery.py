@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from registry.live.bodies import Fault, invalid
 from registry.live.catalog import Catalog, Pair
-from registry.live.instances import Endpoint, Instance, Key
+from registry.live.instances import Document, Endpoint, Instance, Key
 from registry.live.ops import Index
 
 T = TypeVar("T")
@@ -63,16 +63,18 @@ class Query(msgspec.Struct, frozen=True):
 
     def wants(self, instance: Instance, now: float) -> bool:
         """Without a status, only who may get traffic; with one, whatever the operator's state."""
-        document = instance.document
         if self.status:
             if self.status not in {"any", instance.health}:
                 return False
         elif not instance.eligible(now):
             return False
+        return self._fits(instance.document)
+
+    def _fits(self, document: Document) -> bool:
         return (
             (not self.zone or document.zone == self.zone)
-            and all(each in document.capabilities for each in self.capabilities)
-            and all(each in document.tags for each in self.tags)
+            and (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
+            and (not self.tags or set(self.tags) <= set(document.tags))
             and (self.version is None or matches(self.version, document.version))
         )
 
@@ -136,7 +138,7 @@ class Items:
     def __init__(self) -> None:
         self._expiries: dict[str, float] = {}
         self._renewed: dict[str, float] = {}
-        self._encoded: dict[Key, tuple[Instance, float, str, bytes]] = {}
+        self._encoded: dict[str, tuple[Instance, float, str, bytes]] = {}
 
     def encode(self, instances: Iterable[Instance], index: str, now: float) -> bytes:
         """The body of an answer."""
@@ -149,15 +151,16 @@ class Items:
     def start_refresh(self) -> None:
         self._renewed = {}
 
-    def refresh(self, expiries: dict[str, float], catalog: Catalog) -> None:
-        """Take over what the store said; what was renewed here meanwhile is newer."""
-        self._expiries = expiries | self._renewed
-        for key in [key for key in self._encoded if catalog.get(key) is None]:
+    def refresh(self, expiries: dict[str, float]) -> None:
+        """Take over what the store said; what was renewed here meanwhile is newer. Who holds no lease is forgotten."""
+        expiries.update(self._renewed)
+        self._expiries = expiries
+        for key in self._encoded.keys() - expiries.keys():
             del self._encoded[key]
 
     def _item(self, instance: Instance, now: float) -> bytes:
-        key, state = instance.key, instance.state(now)
-        expires_at = self._expiries.get(str(key)) or instance.registered_at + instance.document.lease_ttl
+        key, state = str(instance.key), instance.state(now)
+        expires_at = self._expiries.get(key) or instance.registered_at + instance.document.lease_ttl
         known = self._encoded.get(key)
         if known is not None and known[0] is instance and known[1] == expires_at and known[2] == state:
             return known[3]

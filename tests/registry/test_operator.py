@@ -45,7 +45,12 @@ class TestState:
         with commits():
             response = api().post("/v1/services/orders/o-1/state", {"state": "draining", "reason": "new disk"})
         body = response.json()
-        assert (response.status_code, body["state"], body["reason"], body["expires_at"]) == (200, "draining", "new disk", None)
+        assert (response.status_code, body["state"], body["reason"], body["expires_at"]) == (
+            200,
+            "draining",
+            "new disk",
+            None,
+        )
         assert state_of() == "draining"
         assert Instance.objects.get().state == "draining"
         entry = AuditEntry.objects.get(action="drained")

@@ -144,9 +144,7 @@ class TestPublish:
         assert publish().stored
         assert published(store).routes == ()
 
-    def test_a_store_that_is_away_fails_no_edit(
-        self, settings, caplog, django_capture_on_commit_callbacks
-    ) -> None:
+    def test_a_store_that_is_away_fails_no_edit(self, settings, caplog, django_capture_on_commit_callbacks) -> None:
         settings.REDIS_URL = "redis://127.0.0.1:1"
         client = api()
         with django_capture_on_commit_callbacks(execute=True):

@@ -197,8 +197,8 @@ class Running:
     async def get(self, path: str = "/orders", **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)
 
-    async def raw(self, data: bytes, *, seconds: float = 5.0) -> bytes:
-        """What the gateway answers to these bytes, until it closes or has been silent for a moment."""
+    async def raw(self, data: bytes, *, answers: int = 1, seconds: float = 5.0) -> bytes:
+        """What the gateway answers to these bytes, until that many answers are whole or it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
         answer = b""
@@ -206,14 +206,14 @@ class Running:
             async with asyncio.timeout(seconds):
                 while piece := await reader.read(65536):
                     answer += piece
-                    if b"connection: close" not in answer and _whole(answer):
+                    if answer.count(b"HTTP/1.1 ") >= answers and _whole(answer):
                         break
         writer.close()
         return answer
 
 
 def _whole(answer: bytes) -> bool:
-    head, separator, body = answer.partition(b"\r\n\r\n")
+    head, separator, body = answer[answer.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
     if not separator:
         return False
     for line in head.split(b"\r\n"):

@@ -1,0 +1,229 @@
+"""Token buckets: exact from above over all workers, cheap for a hot key, and there when Redis is not."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+
+import pytest
+import redis.asyncio as aioredis
+
+from anumate.lib.clock import ManualClock
+from anumate.lib.problem import Problem
+from anumate.lib.redis import connect_async
+from gateway.proxy.limiter import LEASE_SECONDS, Bucket, Limiter, Policy
+from gateway.proxy.table import RateLimit
+from tests.gateway.proxy.conftest import World, a_route
+
+
+def a_policy(rate: float = 10.0, burst: int = 20, by: str = "key") -> Policy:
+    return Policy(RateLimit("default", "gold", rate, burst, by))
+
+
+class Worker:
+    """A worker's limiter on a clock that it shares with the store's script."""
+
+    def __init__(self, name: str, client: aioredis.Redis, clock: ManualClock, policy: Policy) -> None:
+        self.clock = clock
+        self.limiter = Limiter(lambda: client, name, clock, lambda: f"{clock() * 1_000_000:.0f}")
+        self.policy = policy
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.limiter.bucket(self.policy, "k1", self.clock())
+
+    async def admits(self) -> bool:
+        try:
+            if (token := self.limiter.take(self.bucket, self.clock())) is not None:
+                await token
+        except Problem as problem:
+            return problem.status != 429
+        return True
+
+    async def settle(self) -> None:
+        while self.limiter._background:
+            await asyncio.gather(*self.limiter._background)
+
+
+async def test_it_admits_the_burst_and_then_the_rate(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy(rate=10, burst=20))
+    assert [await worker.admits() for _ in range(25)].count(True) == 20
+    clock.advance(1.0)
+    assert [await worker.admits() for _ in range(25)].count(True) == 10
+
+
+async def test_a_refusal_says_when_to_come_back(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy(rate=0.1, burst=1))
+    assert await worker.admits()
+    with pytest.raises(Problem) as refusal:
+        await worker.limiter.take(worker.bucket, clock())  # type: ignore[misc]
+    assert (refusal.value.code, refusal.value.headers["Retry-After"]) == ("rate_limited", "10")
+    clock.advance(9.9)
+    assert not await worker.admits()
+    clock.advance(0.2)
+    assert await worker.admits()
+
+
+async def test_a_hot_key_is_served_from_a_lease(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy(rate=10_000, burst=10_000))
+    waited = 0
+    for _ in range(2000):
+        clock.advance(0.001)
+        if (token := worker.limiter.take(worker.bucket, clock())) is not None:
+            waited += 1
+            await token
+        elif worker.bucket.drawing:
+            await worker.settle()
+    assert waited < 10
+
+
+async def test_no_more_than_the_bound_is_admitted_by_many_workers_whatever_they_do(async_store: aioredis.Redis) -> None:
+    """admitted <= burst + rate * T, in every window: demand comes and goes, leases lapse and are given back."""
+    rate, burst = 50.0, 60
+    chance = random.Random(11)
+    for _ in range(6):
+        await async_store.flushall()
+        clock = ManualClock()
+        workers = [Worker(f"w{number}", async_store, clock, a_policy(rate, burst)) for number in range(4)]
+        admitted: list[float] = []
+        for _ in range(160):
+            clock.advance(chance.choice([0.0, 0.01, 0.05, 0.3, LEASE_SECONDS * 1.1]))
+            for worker in chance.sample(workers, chance.randint(1, 4)):
+                for _ in range(chance.choice([0, 1, 3, 30])):
+                    admitted += [clock()] * await worker.admits()
+                if chance.random() < 0.3:
+                    await worker.limiter.tidy()
+            for worker in workers:
+                await worker.settle()
+        _assert_bound(admitted, rate, burst)
+
+
+def _assert_bound(admitted: list[float], rate: float, burst: int) -> None:
+    """Over every window that begins and ends with an admission, by the most that was saved up before."""
+    level, last = float(burst), admitted[0]
+    for number, moment in enumerate(admitted):
+        level = min(burst, level + (moment - last) * rate) - 1
+        last = moment
+        assert level > -1e-6, f"admission {number} at {moment} is over the bound"
+
+
+async def test_several_processes_share_one_bucket(world: World) -> None:
+    """Real gateways, real time: what three of them admit together stays within the bound."""
+    rate, burst = 20.0, 30
+    limit = RateLimit("default", "gold", rate, burst, "key")
+    world.publish(a_route(rate_limit="gold"), rate_limits=(limit,))
+    await world.service()
+    gateways = [await world.gateway() for _ in range(3)]
+    for gateway in gateways:
+        await gateway.knows("orders", 1)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    answers = [
+        status
+        for _ in range(12)
+        for status in await asyncio.gather(*(_status(gateway) for gateway in gateways for _ in range(4)))
+    ]
+    elapsed = loop.time() - started
+    assert burst <= answers.count(200) <= burst + rate * elapsed + 1
+    assert answers.count(429) == len(answers) - answers.count(200)
+
+
+async def _status(gateway: object) -> int:
+    return (await gateway.get()).status_code  # type: ignore[attr-defined,no-any-return]
+
+
+async def test_what_an_idle_worker_holds_comes_back(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    one, two = (Worker(name, async_store, clock, a_policy(rate=0.001, burst=100)) for name in "ab")
+    for _ in range(10):
+        clock.advance(0.01)
+        assert await one.admits()
+        await one.settle()
+    assert one.bucket.left > 0
+    clock.advance(0.5)
+    await one.limiter.tidy()
+    assert one.bucket.left == 0
+    assert sum([await two.admits() for _ in range(100)]) == 90
+
+
+async def test_a_lost_answer_costs_tokens_but_never_admits_too_many(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy(rate=0.001, burst=10))
+    assert await worker.admits()
+    bucket = worker.bucket
+    await worker.limiter._run(bucket, 0, 4, bucket.left, 0)  # drawn, and never heard of
+    bucket.left = 0
+    other = Worker("o", async_store, clock, a_policy(rate=0.001, burst=10))
+    admitted = 1 + sum([await worker.admits() for _ in range(20)]) + sum([await other.admits() for _ in range(20)])
+    assert admitted <= 10
+
+
+async def test_without_redis_each_worker_serves_its_share() -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    worker = Worker("w", nowhere, clock, a_policy(rate=10, burst=20))
+    worker.bucket.peers = 1
+    assert not await worker.admits()  # no new burst out of nothing
+    admitted = 0
+    for _ in range(100):
+        clock.advance(0.1)
+        admitted += await worker.admits()
+    assert 45 <= admitted <= 51  # half of 10 a second, for 10 seconds
+    await nowhere.aclose()
+
+
+async def test_an_unused_bucket_is_forgotten(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy())
+    await worker.admits()
+    clock.advance(1000)
+    await worker.limiter.tidy()
+    await worker.limiter.tidy()
+    assert not worker.limiter._buckets
+
+
+async def test_a_bucket_in_redis_ends_when_it_would_be_full_again(async_store: aioredis.Redis) -> None:
+    policy = a_policy(rate=10, burst=20)
+    limiter = Limiter(lambda: async_store, "w")
+    await limiter.take(limiter.bucket(policy, "k1", 0.0), 0.0)  # type: ignore[misc]
+    assert 1000 < await async_store.pttl(policy.key("k1")) < 5000
+
+
+def test_a_header_is_never_a_key_in_redis() -> None:
+    policy = a_policy(by="header:x-secret")
+    assert "swordfish" not in policy.key("swordfish")
+    assert policy.key("a") != policy.key("b")
+
+
+async def test_the_fields_say_what_is_left(world: World) -> None:
+    limit = RateLimit("default", "gold", 1.0, 3, "key")
+    world.publish(a_route(rate_limit="gold"), rate_limits=(limit,))
+    await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    answers = [await gateway.get() for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["ratelimit-policy"] == '"gold";q=3;w=3'
+    assert [answer.headers["ratelimit"] for answer in answers] == [f'"gold";r={left};t=1' for left in (2, 1, 0, 0)]
+    assert (answers[3].json()["code"], answers[3].headers["retry-after"]) == ("rate_limited", "1")
+
+
+@pytest.mark.parametrize("by", ["address", "tenant", "route", "header:x-who"])
+async def test_a_policy_counts_by_what_it_says(world: World, by: str) -> None:
+    limit = RateLimit("default", "gold", 0.001, 1, by)
+    world.publish(a_route(rate_limit="gold"), a_route("other", rate_limit="gold"), rate_limits=(limit,))
+    await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    requests = [("/orders", "a"), ("/orders", "a"), ("/other", "a"), ("/orders", "b")]
+    statuses = [(await gateway.get(path, headers={"X-Who": who})).status_code for path, who in requests]
+    expected = {"route": [200, 429, 200, 429], "header:x-who": [200, 429, 429, 200]}
+    assert statuses == expected.get(by, [200, 429, 429, 429])
+
+
+def test_a_policy_field_names_the_window_in_which_the_burst_grows_back() -> None:
+    assert a_policy(rate=3, burst=10).policy_field == b'"gold";q=10;w=%d' % math.ceil(10 / 3)

@@ -1,0 +1,226 @@
+"""Bodies flow both ways at the pace of who reads them; who hangs up is not worked for any longer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
+
+MEGABYTE = 1024 * 1024
+LARGE = 48 * MEGABYTE
+BOUND = 8 * MEGABYTE
+"""Far more than the buffers on the way, far less than the body."""
+
+
+def head_of(world: World, method: str = "GET", more: str = "") -> bytes:
+    return f"{method} /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{more}\r\n".encode()
+
+
+async def read(reader: asyncio.StreamReader, count: int) -> None:
+    while count > 0:
+        count -= len(await reader.read(min(count, 65536)))
+
+
+async def standing_still(count: Callable[[], int]) -> int:
+    """The count once it has not moved for a while."""
+    before = -1
+    while (now := count()) != before:
+        before = now
+        await asyncio.sleep(0.3)
+    return now
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < BOUND
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_large_answer_passes_through_little_memory(gateway: Running, world: World, service: Service) -> None:
+    async def large(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE)
+        for _ in range(LARGE // MEGABYTE):
+            await call.answer(bytes(MEGABYTE))
+
+    service.handler = large
+    received = 0
+    with bounded_memory():
+        async with gateway.client.stream("GET", "/orders") as answer:
+            async for piece in answer.aiter_raw():
+                received += len(piece)
+    assert received == LARGE
+
+
+async def test_a_service_waits_for_a_client_that_does_not_read(
+    gateway: Running, world: World, service: Service
+) -> None:
+    written = 0
+
+    async def endless(call: Call) -> None:
+        nonlocal written
+        await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1024 * LARGE))
+        while True:
+            await call.answer(bytes(MEGABYTE))
+            written += MEGABYTE
+
+    service.handler = endless
+    with bounded_memory():
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head_of(world))
+        await reader.readexactly(1000)
+        before = await standing_still(lambda: written)
+        assert written < 1024 * LARGE
+        await read(reader, before // 2 + MEGABYTE)
+        await eventually(lambda: written > before, what="the service to go on once the client reads")
+        writer.close()
+        await eventually(lambda: service.open == 0, what="the service's connection to end")
+
+
+async def test_a_large_upload_passes_through_little_memory(gateway: Running, world: World, service: Service) -> None:
+    received = 0
+
+    async def count(call: Call) -> None:
+        nonlocal received
+        while received < LARGE:
+            received += len(await call.reader.read(65536))
+        await call.answer()
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(LARGE // MEGABYTE):
+            yield bytes(MEGABYTE)
+
+    service.handler = count
+    with bounded_memory():
+        answer = await gateway.client.post("/orders", content=body(), headers={"Content-Length": str(LARGE)})
+    assert (answer.status_code, received) == (200, LARGE)
+
+
+async def test_a_client_waits_for_a_service_that_does_not_read(
+    gateway: Running, world: World, service: Service
+) -> None:
+    reads = asyncio.Event()
+
+    async def late(call: Call) -> None:
+        await reads.wait()
+        await read(call.reader, LARGE)
+        await call.answer()
+
+    service.handler = late
+    sent = 0
+    with bounded_memory():
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head_of(world, "POST", f"Content-Length: {LARGE}\r\n"))
+
+        async def send() -> None:
+            nonlocal sent
+            while sent < LARGE:
+                writer.write(bytes(65536))
+                await writer.drain()
+                sent += 65536
+
+        sending = asyncio.create_task(send())
+        await standing_still(lambda: sent)
+        assert sent < LARGE
+        reads.set()
+        await sending
+        await eventually(lambda: len(gateway.app.recorder.tallies) or gateway.world.redis.hlen("anumate:{g}:counters"))
+        writer.close()
+
+
+async def test_a_body_is_forwarded_as_it_comes_and_the_answer_too(
+    gateway: Running, world: World, service: Service
+) -> None:
+    async def echo(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while size := int(await call.reader.readline(), 16):
+            piece = (await call.reader.readexactly(size + 2))[:-2]
+            await call.answer(b"%x\r\n%b\r\n" % (size, piece))
+        await call.answer(b"0\r\n\r\n")
+
+    service.handler = echo
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world, "POST", "Transfer-Encoding: chunked\r\n"))
+    for piece in (b"one", b"two", b"three"):
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await reader.readuntil(piece)  # it is back before the next one leaves
+    writer.write(b"0\r\n\r\n")
+    await reader.readuntil(b"0\r\n\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize("when", ["before the answer", "within the answer", "within the body"])
+async def test_a_client_that_hangs_up_ends_the_work_for_it(
+    gateway: Running, world: World, service: Service, when: str
+) -> None:
+    async def wait(call: Call) -> None:
+        if when == "within the answer":
+            await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome")
+        while await call.reader.read(65536):
+            pass
+
+    service.handler = wait
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    more = "Content-Length: 100\r\n" if when == "within the body" else ""
+    writer.write(head_of(world, "POST" if more else "GET", more) + (b"some" if more else b""))
+    await eventually(lambda: service.calls, what="the request to arrive")
+    if when == "within the answer":
+        await reader.readuntil(b"some")
+    writer.transport.abort()
+    await eventually(lambda: service.open == 0, what="the service's connection to be closed")
+    await eventually(lambda: gateway.app.recorder.tallies or world.redis.hlen("anumate:{g}:counters"))
+    assert gateway.app.guard.report(0.0).breakers[0].failures == 0
+    (endpoint,) = gateway.app.balancer.endpoints()
+    await eventually(lambda: endpoint.in_flight == 0)
+    service.answers(OK)
+    assert (await gateway.get()).text == "ok"
+
+
+async def test_an_answer_may_come_before_the_body_was_sent(gateway: Running, world: World, service: Service) -> None:
+    async def refuse(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+        call.writer.close()
+
+    service.handler = refuse
+    answer = await gateway.raw(head_of(world, "POST", "Content-Length: 1000000\r\n") + b"only some")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+async def test_a_slow_upload_is_not_a_slow_service(world: World) -> None:
+    world.publish(a_route(timeout_seconds=0.4))
+    service = await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world, "POST", "Content-Length: 8\r\n"))
+    for _ in range(8):
+        writer.write(b"x")
+        await asyncio.sleep(0.1)
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert service.calls[0].body == b"x" * 8
+    writer.close()
+
+
+async def test_a_client_is_asked_for_its_body_only_once_the_request_is_admitted(
+    gateway: Running, world: World, service: Service
+) -> None:
+    expects = "Content-Length: 2\r\nExpect: 100-continue\r\n"
+    refused = await gateway.raw(head_of(world, "POST", expects).replace(world.key.encode(), b"wrong"))
+    assert refused.startswith(b"HTTP/1.1 401 ")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world, "POST", expects))
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"hi")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert service.calls[0].body == b"hi"
+    writer.close()
