@@ -10,6 +10,7 @@ from rest_framework import serializers
 from gateway.control import rules
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
 from gateway.services import host_owner
+from registry.auth import caller_of
 from registry.serializers import ScopeList, Strict, StrictModel, Text, Whole, checked
 from registry.services.catalogue import check_service_name
 
@@ -21,8 +22,8 @@ class PolicyName(serializers.SlugRelatedField[Any]):
         super().__init__(slug_field="name", required=False, allow_null=True, default=None, **options)
 
     def get_queryset(self) -> Any:
-        tenant = self.parent.tenant  # type: ignore[union-attr]  # a StrictModel
-        return super().get_queryset().filter(tenant=tenant)  # type: ignore[union-attr]
+        rows: Any = super().get_queryset()
+        return rows.filter(tenant=caller_of(self.context["request"]).tenant)
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
@@ -30,11 +31,15 @@ class PolicyName(serializers.SlugRelatedField[Any]):
         return super().to_internal_value(data)
 
 
+def _service_name(name: str) -> None:
+    check_service_name(name)
+
+
 class ServiceName(Text):
     """The name of a service, which may come later."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=63, validators=[check_service_name], **options)
+        super().__init__(max_length=63, validators=[_service_name], **options)
 
 
 class PairSerializer(Strict):
@@ -62,15 +67,15 @@ class Texts(serializers.ListField):
 class RouteSerializer(StrictModel):
     hosts = Texts(rules.check_host)
     methods = Texts(rules.check_method)
-    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)
-    query = PairSerializer(many=True, default=list, max_length=rules.MOST)
+    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
+    query = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     scopes = ScopeList(default=list)
     service = ServiceName(
         required=False,
         allow_null=True,
         help_text="The one service it goes to: short for `targets` with one item. Null where there are more.",
     )
-    targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)
+    targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     rate_limit_policy = PolicyName(queryset=RateLimitPolicy.objects.all())
 
     class Meta:
@@ -189,7 +194,7 @@ class ExplainSerializer(Strict):
     method = Text(max_length=32, default="GET", validators=[rules.check_method])
     host = Text(max_length=260, default="", allow_blank=True)
     path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
-    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)
+    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
 
 
 class VerdictSerializer(serializers.Serializer[Any]):
@@ -255,7 +260,9 @@ class BalancingFiguresSerializer(serializers.Serializer[Any]):
 
 class TrafficFiguresSerializer(serializers.Serializer[Any]):
     requests = serializers.IntegerField()
-    errors = serializers.IntegerField(help_text="Answers with status 500 and above.")
+    errors = serializers.IntegerField(  # type: ignore[assignment]  # a figure here, not what a form complains of
+        help_text="Answers with status 500 and above."
+    )
     by_status = serializers.DictField(child=serializers.IntegerField())
     mean_seconds = serializers.FloatField()
     p50_seconds = serializers.FloatField()

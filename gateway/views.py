@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.db import models
 from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -49,10 +48,10 @@ class Routes(TenantResource):
     }
     scopes: ClassVar = READ_AND_WRITE
 
-    def fill(self, row: models.Model, fields: dict[str, Any]) -> None:
+    def fill(self, row: Any, fields: dict[str, Any]) -> None:
         targets = fields.pop("targets", None)
         super().fill(row, fields)
-        if targets is not None and isinstance(row, Route):
+        if targets is not None:
             set_targets(self.caller.actor, row, targets)
 
 
@@ -70,10 +69,10 @@ class Upstreams(TenantResource):
     def new(self) -> Upstream:
         return Upstream()
 
-    def prepare(self, row: models.Model, fields: dict[str, Any]) -> None:
+    def prepare(self, row: Any, fields: dict[str, Any]) -> None:
         named = fields.pop("service", None)
         if row.pk is None and named is not None:
-            row.service = ensure_service(self.caller.actor, self.caller.tenant, named["name"])  # type: ignore[attr-defined]
+            row.service = ensure_service(self.caller.actor, self.caller.tenant, named["name"])
 
 
 class RateLimitPolicies(TenantResource):
@@ -153,7 +152,7 @@ class MetricsView(APIView):
     """Everything that is counted of the tenant: JSON, or Prometheus' text or OpenMetrics by `Accept`."""
 
     scopes: ClassVar = READ_AND_WRITE
-    renderer_classes: ClassVar = [JSONRenderer, OpenMetricsText, PrometheusText]
+    renderer_classes = [JSONRenderer, OpenMetricsText, PrometheusText]
 
     @extend_schema(
         responses={

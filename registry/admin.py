@@ -190,10 +190,12 @@ class ServiceAdmin(StateActions):
     list_select_related: ClassVar = ["tenant"]
     search_fields: ClassVar = ["name", "description"]
     fields: ClassVar = ["tenant", "name", "description"]
+    ordering: ClassVar = ["tenant__name", "name"]  # a query that counts forgets the model's own
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         live = models.Count("instances", filter=models.Q(instances__live=True))
-        return super().get_queryset(request).annotate(live_count=live)
+        rows: models.QuerySet[Any] = super().get_queryset(request).annotate(live_count=live)
+        return rows
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         """Routes, keys of the live state and the instances themselves know it by its name."""
@@ -269,6 +271,7 @@ def _plain(value: Any) -> str:
 class RevisionAdmin(ReadOnlyAdmin):
     """The number of the configuration, for who runs the installation."""
 
+    tenant_path = "pk"
     list_display: ClassVar = ["number", "origin"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
@@ -284,15 +287,15 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc]
+class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     """Who may log in. Only who runs the installation sees them."""
 
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
-    list_display: ClassVar = ["username", "email", "is_active", "is_staff", "is_superuser", "last_login"]
+    list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "last_login"]
     list_filter: ClassVar = ["is_active", "is_staff", "is_superuser"]
-    filter_horizontal: ClassVar = []
+    filter_horizontal = []
     fieldsets: ClassVar = [
         (None, {"fields": ["username", "password"]}),
         ("Person", {"fields": ["first_name", "last_name", "email"]}),

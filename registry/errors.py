@@ -16,6 +16,7 @@ from django.utils.log import log_response
 from django.views import defaults
 from django.views.csrf import csrf_failure as django_csrf_failure
 from rest_framework import exceptions as drf
+from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from anumate.lib.problem import CONTENT_TYPE, Problem
@@ -68,13 +69,13 @@ def as_problem(exc: Exception) -> Problem | None:
     return None
 
 
-def answer(problem: Problem, request: object) -> HttpResponse:
+def answer(problem: Problem, request: HttpRequest | Request) -> HttpResponse:
     """The response to a refused request, logged once."""
     known = request_id(request)
     response = HttpResponse(
         problem.encode(known), status=problem.status, content_type=CONTENT_TYPE, headers=problem.headers
     )
-    plain = getattr(request, "_request", request)
+    plain = request._request if isinstance(request, Request) else request
     log_response(
         "refused %s %s: %s %s%s request_id=%s",
         plain.method,

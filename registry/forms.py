@@ -52,7 +52,7 @@ class WordsField(forms.CharField):
             raise ValidationError(errors)
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return (initial or []) != self.to_python(data)
+        return bool((initial or []) != self.to_python(data))
 
 
 class PairsField(forms.CharField):
@@ -88,7 +88,7 @@ class PairsField(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         try:
-            return (initial or []) != self.to_python(data)
+            return bool((initial or []) != self.to_python(data))
         except ValidationError:
             return True
 

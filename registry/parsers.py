@@ -17,7 +17,7 @@ class JsonParser(JSONParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         try:
-            return super().parse(stream, media_type, parser_context)  # type: ignore[arg-type]
+            return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("The JSON is nested too deeply.") from None
 
@@ -30,6 +30,7 @@ class JsonUnlessAsked(DefaultContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         offered = list(renderers)
         try:
-            return super().select_renderer(request, offered, format_suffix)
+            renderer, media_type = super().select_renderer(request, offered, format_suffix)
+            return renderer, media_type
         except NotAcceptable:
             return offered[0], offered[0].media_type

@@ -40,11 +40,11 @@ class TenantResource(viewsets.ModelViewSet[Any]):
     def perform_update(self, serializer: BaseSerializer[Any]) -> None:
         serializer.instance = self.store("changed", serializer.instance, serializer.validated_data)
 
-    def perform_destroy(self, instance: models.Model) -> None:
+    def perform_destroy(self, instance: Any) -> None:
         with change(self.caller.actor, "deleted", instance):
             instance.delete()
 
-    def store(self, action: str, row: models.Model, fields: dict[str, Any]) -> Any:
+    def store(self, action: str, row: Any, fields: dict[str, Any]) -> Any:
         with transaction.atomic():
             self.prepare(row, fields)
             with change(self.caller.actor, action, row):
@@ -56,10 +56,10 @@ class TenantResource(viewsets.ModelViewSet[Any]):
         model: type[models.Model] = self.get_queryset().model
         return model(tenant=self.caller.tenant)
 
-    def prepare(self, row: models.Model, fields: dict[str, Any]) -> None:
+    def prepare(self, row: Any, fields: dict[str, Any]) -> None:
         """What must be there before the row."""
 
-    def fill(self, row: models.Model, fields: dict[str, Any]) -> None:
+    def fill(self, row: Any, fields: dict[str, Any]) -> None:
         for name, value in fields.items():
             setattr(row, name, value)
         row.save()

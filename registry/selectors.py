@@ -39,7 +39,7 @@ def catalog() -> Catalog:
 
 def _states() -> dict[Key, Fact]:
     spoken = Q(state_since__isnull=False)
-    rows = [
+    rows: list[Service | InstanceRow] = [
         *Service.objects.filter(spoken).select_related("tenant"),
         *InstanceRow.objects.filter(spoken).select_related("service__tenant"),
     ]

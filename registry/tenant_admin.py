@@ -6,10 +6,10 @@ Django's own permissions are not asked. A superuser may do everything; everybody
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django.contrib import admin
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models, transaction
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
@@ -17,6 +17,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from registry.models import Member, Tenant
 from registry.requests import request_id
 from registry.services.changes import Actor, change, tenant_of
+from registry.services.tenants import DEFAULT
 
 _RANK = {Member.Role.VIEWER: 1, Member.Role.OPERATOR: 2, Member.Role.OWNER: 3}
 
@@ -61,13 +62,8 @@ class TenantFilter(admin.SimpleListFilter):
         return len(self.lookup_choices) > 1
 
     def queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
-        path = TenantFilter.path_of(queryset.model)
+        path = tenant_path_of(queryset.model)
         return queryset.filter(**{f"{path}__name": self.value()}) if self.value() else queryset
-
-    @staticmethod
-    def path_of(model: type[models.Model]) -> str:
-        owner: TenantAdmin = admin.site.get_model_admin(model)
-        return owner.tenant_path
 
 
 class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
@@ -129,7 +125,7 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
         tenants = tenants_with(request, self.write_role)
-        own = tenants.filter(name="default").first() or tenants.first()
+        own = tenants.filter(name=DEFAULT).first() or tenants.first()
         return {"tenant": own.pk if own else None, **initial}
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
@@ -156,8 +152,12 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
             obj.delete()
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        """Django asks only whether some rows may be deleted; here each is asked about."""
+        rows = list(queryset)
+        if not all(self.has_delete_permission(request, row) for row in rows):
+            raise PermissionDenied("Some of these are not yours to delete. Nothing was deleted.")
         with transaction.atomic():
-            for row in queryset:
+            for row in rows:
                 self.delete_model(request, row)
 
 
@@ -172,8 +172,12 @@ def writable(request: HttpRequest, model: type[models.Model], role: str) -> mode
         return rows
     if model is Tenant:
         return tenants_with(request, role)
-    owner = admin.site.get_model_admin(model)
-    return rows.filter(**{f"{owner.tenant_path}__in": tenants_with(request, role)})
+    return rows.filter(**{f"{tenant_path_of(model)}__in": tenants_with(request, role)})
+
+
+def tenant_path_of(model: type[models.Model]) -> str:
+    """The path from the model's rows to their tenant, as its admin says."""
+    return cast("TenantAdmin", admin.site.get_model_admin(model)).tenant_path
 
 
 class ReadOnlyAdmin(TenantAdmin):
@@ -195,8 +199,7 @@ class PartInline(TabularInline):  # type: ignore[misc]
     extra = 0
 
     def _parent(self) -> TenantAdmin:
-        owner: TenantAdmin = admin.site.get_model_admin(self.parent_model)
-        return owner
+        return cast("TenantAdmin", admin.site.get_model_admin(self.parent_model))
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return self._parent().has_view_permission(request, obj)

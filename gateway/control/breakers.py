@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import redis
@@ -100,8 +100,9 @@ def breaker_of(tenant: Tenant, name: str) -> Breaker:
 
 def read_reports(client: redis.Redis) -> list[Report]:
     """What the workers that are alive report now."""
-    workers = [worker.decode() for worker in client.zrange(REPORTS, 0, -1)]
-    bodies = client.mget([f"{REPORTS}:{worker}" for worker in workers]) if workers else []
+    members: Any = client.zrange(REPORTS, 0, -1)
+    workers = [member.decode() for member in members]
+    bodies: Any = client.mget([f"{REPORTS}:{worker}" for worker in workers]) if workers else []
     found: list[Report] = []
     for worker, body in zip(workers, bodies, strict=True):
         try:

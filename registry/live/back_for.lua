@@ -1,2 +1,3 @@
--- How many ms the store has been back; since ever when it was never away.
+-- How many ms the store has been back. A store that nobody looks after, or that was just wiped, is not back yet.
+if silent(SWEPT) or silent(LANE) then return 0 end
 return NOW - (redis.call('GET', BACK) or 0)

@@ -24,17 +24,6 @@ PREFIX = "anumate:{r}:"
 CHANGES = PREFIX + "changes"
 EPOCH = PREFIX + "epoch"
 SEQ = PREFIX + "seq"
-_COMMON = (
-    EPOCH,
-    SEQ,
-    CHANGES,
-    PREFIX + "leases",
-    PREFIX + "facts",
-    PREFIX + "swept",
-    PREFIX + "lane",
-    PREFIX + "back",
-)
-
 # Facts that outlive the instance or may come before it; all others need a live one.
 _OUTLIVING = frozenset({"state"})
 
@@ -154,7 +143,7 @@ def put_fact(key: Key, kind: str, fact: Fact | None, *, now: float | None = None
 
 def sweep(limit: int = 500, *, now: float | None = None) -> Op[list[Key]]:
     """End lapsed leases, at most `limit`; answers whose."""
-    return _op("sweep", _keys, PREFIX, limit, now=now)
+    return _op("sweep", _keys, limit, now=now)
 
 
 def stamp(*, now: float | None = None) -> Op[float]:
@@ -172,7 +161,7 @@ def members() -> Op[Members]:
 
 
 def read(keys: Sequence[Key]) -> Op[list[Known]]:
-    return _op("read", _known_list, PREFIX, *map(str, keys))
+    return _op("read", _known_list, *map(str, keys))
 
 
 def leases(cursor: int = 0, count: int = 1000) -> Op[tuple[int, dict[str, float]]]:
@@ -194,7 +183,7 @@ def decode_change(entry: tuple[bytes, Mapping[bytes, bytes]]) -> Change:
 
 
 def _op(name: str, decode: Callable[[Any], T], *args: Any, key: Key | None = None, now: float | None = None) -> Op[T]:
-    keys = _COMMON if key is None else (*_COMMON, f"{PREFIX}i:{key}", f"{PREFIX}f:{key}")
+    keys = (EPOCH,) if key is None else (f"{PREFIX}i:{key}", f"{PREFIX}f:{key}")
     # Every call brings a new epoch along, for the case that the store has none: a script has no randomness of its own.
     epoch = os.urandom(8).hex()
     return Op(_script(name), keys, (epoch, "" if now is None else round(now * 1000), *args), decode)

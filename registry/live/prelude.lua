@@ -1,5 +1,9 @@
--- Stands before every script of this directory; ops.py hands in the same first keys and arguments to all of them.
-local EPOCH, SEQ, CHANGES, LEASES, FACTS, SWEPT, LANE, BACK, INSTANCE, FACTS_OF = unpack(KEYS)
+-- Stands before every script of this directory; ops.py hands in the same first arguments to all of them.
+-- All keys share one hash tag, so those that are the same in every call are named here and not sent along each time.
+local PREFIX = 'anumate:{r}:'
+local EPOCH, SEQ, CHANGES, LEASES = PREFIX .. 'epoch', PREFIX .. 'seq', PREFIX .. 'changes', PREFIX .. 'leases'
+local FACTS, SWEPT, LANE, BACK = PREFIX .. 'facts', PREFIX .. 'swept', PREFIX .. 'lane', PREFIX .. 'back'
+local INSTANCE, FACTS_OF = KEYS[1], KEYS[2]
 local NEW_EPOCH, NOW = ARGV[1], tonumber(ARGV[2])
 local AWAY_MS, KEPT_CHANGES = 5000, 10000
 

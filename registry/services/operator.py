@@ -55,6 +55,7 @@ def find_target(actor: Actor, tenant: Tenant, service: str, instance_id: str = "
         Problem: not_found, when neither rows nor live state know it.
     """
     rows = Instance.objects.select_related("service__tenant")
+    target: Service | Instance | None
     if instance_id:
         target = rows.filter(service__tenant=tenant, service__name=service, instance_id=instance_id).first()
     else:

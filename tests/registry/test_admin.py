@@ -47,8 +47,11 @@ def url(model: type, page: str = "changelist", *args: Any) -> str:
 def errors(response: Any) -> str:
     """What a form complains of."""
     context = response.context
-    found = [context["adminform"].form.errors, *[formset.errors for formset in context["inline_admin_formsets"]]]
-    found += [formset.non_form_errors() for formset in context["inline_admin_formsets"]]
+    found = [
+        context["adminform"].form.errors,
+        *[formset.formset.errors for formset in context["inline_admin_formsets"]],
+    ]
+    found += [formset.formset.non_form_errors() for formset in context["inline_admin_formsets"]]
     return str(found)
 
 
@@ -142,7 +145,7 @@ class TestRoute:
         page = root.get(url(Route, "change", Route.objects.get().pk)).content.decode()
         assert "X-Version: 2" in page
         assert "a.com\nb.com" in page
-        assert len(re.findall(r'name="methods"[^>]*checked', page)) == 1
+        assert re.findall(r'name="methods" value="(\w+)"[^>]*\schecked[\s>]', page) == ["GET"]
 
     def test_an_edit_is_one_change_with_its_targets(self, root: Client) -> None:
         root.post(url(Route, "add"), route_form())
@@ -226,7 +229,7 @@ class TestApiKey:
         assert response.status_code == 200
         shown = re.search(r'value="(anm_[^"]+)"', response.content.decode())
         assert shown
-        assert response["Cache-Control"] == "no-store"
+        assert "no-store" in response["Cache-Control"]
         key = ApiKey.objects.get()
         assert shown[1].startswith(f"anm_{key.public_id}_")
         assert shown[1] not in root.get(url(ApiKey, "change", key.pk)).content.decode()
@@ -294,7 +297,7 @@ class TestConfinement:
         assert page.status_code == 200
         assert "acme" not in page.content.decode()
         assert "their" not in page.content.decode()
-        row = model._default_manager.exclude(**{}).filter(pk__in=_of("acme", model)).first()
+        row = model._default_manager.exclude().filter(pk__in=_of("acme", model)).first()
         assert row is not None
         assert client.get(url(model, "change", row.pk)).status_code == 302
         assert client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code in {302, 403}

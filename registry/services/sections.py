@@ -1,0 +1,77 @@
+"""Rows → sections: keys, tenants and operators' words, from which every process answers."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import redis
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from anumate.lib.redis import UNAVAILABLE, connect
+from registry.live.keys import KeyRecord, KeySection, StateSection, TenantRecord, TenantSection
+from registry.live.sections import publish
+from registry.models import ApiKey, Instance, Revision, Service, Tenant
+from registry.services.states import live_key, state_fact
+
+logger = logging.getLogger("anumate.publish")
+
+
+def publish_sections(client: redis.Redis | None = None) -> list[str]:
+    """Put what the rows say before every process. Answers the names of the sections that changed by it.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away; beat tries again.
+    """
+    if client is None:
+        with connect(settings.REDIS_URL) as client:
+            return publish_sections(client)
+    # The number first: a change in between makes the rows newer than their number, and is published once more.
+    revision, _ = Revision.objects.get_or_create(pk=1)
+    origin, number = str(revision.origin), revision.number
+    sections = {"tenants": tenants(), "keys": keys(), "states": states()}
+    bodies = {name: msgspec.json.encode(section) for name, section in sections.items()}
+    return [name for name, body in bodies.items() if publish(client, name, origin=origin, revision=number, body=body)]
+
+
+def on_change(model: str, **_: Any) -> None:
+    """After the commit of a change of ours. A store that is away must not fail an edit that is saved."""
+    if not model.startswith("registry."):
+        return
+    try:
+        publish_sections()
+    except UNAVAILABLE as error:
+        logger.warning("The store is away, the edit reaches every process when it is back: %s", error)
+
+
+def tenants() -> TenantSection:
+    rows = Tenant.objects.order_by("name").prefetch_related("hosts")
+    return TenantSection(
+        tuple(TenantRecord(row.name, row.active, tuple(each.host for each in row.hosts.all())) for row in rows)
+    )
+
+
+def keys() -> KeySection:
+    """Every key that may still be used. An expired one stays a while, so that its owner is told why it is refused."""
+    rows = ApiKey.objects.filter(revoked_at=None, tenant__active=True).select_related("tenant").order_by("pk")
+    recent = timezone.now() - timedelta(days=30)
+    return KeySection(tuple(_record(row) for row in rows.filter(Q(expires_at=None) | Q(expires_at__gt=recent))))
+
+
+def states() -> StateSection:
+    """What operators said of services and instances, `enabled` too: it may take back what an old store still holds."""
+    spoken = Q(state_since__isnull=False)
+    rows: list[Service | Instance] = [
+        *Service.objects.filter(spoken).select_related("tenant").order_by("pk"),
+        *Instance.objects.filter(spoken).select_related("service__tenant").order_by("pk"),
+    ]
+    return StateSection({str(live_key(row)): fact for row in rows if (fact := state_fact(row))})
+
+
+def _record(row: ApiKey) -> KeyRecord:
+    expires_at = row.expires_at.timestamp() if row.expires_at else 0.0
+    return KeyRecord(row.public_id, row.name, row.tenant.name, row.secret_hash, tuple(row.scopes), expires_at)
