@@ -202,7 +202,6 @@ SPECTACULAR_SETTINGS = {
         "HealthEnum": "registry.models.Instance.Health",
         "OperatorStateEnum": "registry.models.OperatorState.State",
         "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
-        "HealthEnum": "registry.models.Instance.Health",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

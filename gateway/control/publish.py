@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis
@@ -21,17 +21,9 @@ from registry.models import Revision
 
 logger = logging.getLogger("anumate.publish")
 
-SECTION = "routes"
-
-
-class Served(NamedTuple):
-    table: RoutingTable
-    body: bytes
-
-
-_one_at_a_time = threading.Lock()
-_last_skipped: list[Skipped] = []
-_served: Served | None = None
+SECTION: Final = "routes"
+_SHOWN: Final = ("gateway.", "registry.Tenant", "registry.Service")
+"""Models of which a table shows something."""
 
 
 class Published(NamedTuple):
@@ -43,30 +35,85 @@ class Published(NamedTuple):
     skipped: list[Skipped]
 
 
+class Served(NamedTuple):
+    """A table, and the very bytes that workers compare digests of."""
+
+    table: RoutingTable
+    body: bytes
+
+
+class Publisher:
+    """Publishes, one table at a time, and remembers what it published: only that saves work, nothing relies on it."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._served: Served | None = None
+        self._done: tuple[object, Published] | None = None
+        self._skipped: list[Skipped] = []
+
+    def publish(self, *, repeat: bool = True) -> Published:
+        """Compile the rows and hand the table to the store, which takes it only when it is newer than its own.
+
+        With `repeat` False, what this process published already is not compiled again: the edits of one transaction,
+        and those that came while another was being published, cost one table.
+
+        Raises:
+            redis.ConnectionError and its like: the store is away; beat tries again.
+        """
+        with self._one_at_a_time:
+            # The number first: a change in between makes the rows newer than their number, and is published once more.
+            current, _ = Revision.objects.get_or_create(pk=1)
+            place = (current.origin, current.number)
+            if not repeat and self._done is not None and self._done[0] == place:
+                return self._done[1]._replace(stored=False)
+            published = self._publish(str(current.origin), current.number)
+            self._done = (place, published)
+            return published
+
+    def _publish(self, origin: str, revision: int) -> Published:
+        compiled = compile_table(revision)
+        with _store() as store:
+            body = self._body_of(store, compiled.table)
+            stored = sections.publish(store, SECTION, origin=origin, revision=revision, body=body)
+        self._report(compiled.skipped)
+        return Published(revision, len(compiled.table.routes), stored, compiled.skipped)
+
+    def _body_of(self, store: redis.Redis, table: RoutingTable) -> bytes:
+        """The bytes that are served already, if only the number changed: a new key moves no route."""
+        if self._served is None or not _equal(self._served.table, table):
+            self._served = _stored(store)
+        if self._served is None or not _equal(self._served.table, table):
+            self._served = Served(table, encode(table))
+        return self._served.body
+
+    def _report(self, skipped: list[Skipped]) -> None:
+        """Say what is left out, once, not every time that beat republishes."""
+        for each in skipped:
+            if each not in self._skipped:
+                logger.warning("%s", each)
+        self._skipped = skipped
+
+
+publisher = Publisher()
+
+
 def publish() -> Published:
-    """Compile the rows and hand the table to the store, which takes it only when it is newer than its own.
-
-    Raises:
-        redis.ConnectionError and its like: the store is away; beat tries again.
-    """
-    with _one_at_a_time, _store() as store:
-        # The number first: a change in between makes the rows newer than their number, and is published once more.
-        current, _ = Revision.objects.get_or_create(pk=1)
-        compiled = compile_table(current.number)
-        body = _body_of(store, compiled.table)
-        stored = sections.publish(store, SECTION, origin=str(current.origin), revision=current.number, body=body)
-    _report(compiled.skipped)
-    return Published(current.number, len(compiled.table.routes), stored, compiled.skipped)
+    """Publish the table of the rows as they are now; see `Publisher.publish`."""
+    return publisher.publish()
 
 
-def _body_of(store: redis.Redis, table: RoutingTable) -> bytes:
-    """The bytes that are served already, if only the number changed: a new key moves no route."""
-    global _served
-    if _served is None or not _equal(_served.table, table):
-        _served = _stored(store)
-        if _served is None or not _equal(_served.table, table):
-            _served = Served(table, encode(table))
-    return _served.body
+def publish_if_possible(*, repeat: bool = True) -> None:
+    """The same, where a store that is away is no reason to fail: beat comes again."""
+    try:
+        publisher.publish(repeat=repeat)
+    except UNAVAILABLE as error:
+        logger.warning("The store is away, the routes reach the gateway when it is back: %s", error)
+
+
+def on_change(model: str, **_: Any) -> None:
+    """After the commit of a change. An edit that is saved never fails because of the store."""
+    if model.startswith(_SHOWN):
+        publish_if_possible(repeat=False)
 
 
 def _stored(store: redis.Redis) -> Served | None:
@@ -80,14 +127,6 @@ def _equal(one: RoutingTable, other: RoutingTable) -> bool:
     return replace(one, revision=0) == replace(other, revision=0)
 
 
-def on_change(**_: Any) -> None:
-    """After the commit of any change. A store that is away must not fail an edit that is saved."""
-    try:
-        publish()
-    except UNAVAILABLE as error:
-        logger.warning("The store is away, the edit reaches the gateway when it is back: %s", error)
-
-
 @contextmanager
 def _store() -> Iterator[redis.Redis]:
     client = connect(settings.REDIS_URL)
@@ -95,11 +134,3 @@ def _store() -> Iterator[redis.Redis]:
         yield client
     finally:
         client.close()
-
-
-def _report(skipped: list[Skipped]) -> None:
-    """Say what is left out, once, not every time that beat republishes."""
-    for each in skipped:
-        if each not in _last_skipped:
-            logger.warning("%s", each)
-    _last_skipped[:] = skipped

@@ -5,11 +5,12 @@ import redis
 from django.core.management import CommandError, call_command
 
 from gateway.control import publish as publishing
-from gateway.control.compile import compile_table
+from gateway.control.compile import Compiled, compile_table
 from gateway.control.publish import publish
 from gateway.models import Route, RouteTarget
 from gateway.proxy.router import Router
 from gateway.proxy.table import RoutingTable, decode
+from gateway.tasks import republish
 from registry.live.sections import SECTIONS
 from registry.models import Revision, Tenant
 from registry.services.changes import SYSTEM, announce, change
@@ -20,8 +21,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh(store: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "_served", None)
-    monkeypatch.setattr(publishing, "_last_skipped", [])
+    monkeypatch.setattr(publishing, "publisher", publishing.Publisher())
 
 
 def published(store: redis.Redis) -> RoutingTable:
@@ -128,7 +128,7 @@ class TestPublish:
         api().post("/v1/routes", {"name": "orders", "service": "orders"})
         publish()
         secret()
-        monkeypatch.setattr(publishing, "_served", None)
+        monkeypatch.setattr(publishing, "publisher", publishing.Publisher())
         assert not publish().stored
 
     def test_an_older_revision_never_replaces_a_newer_one(self, store: redis.Redis) -> None:
@@ -150,6 +150,30 @@ class TestPublish:
         with django_capture_on_commit_callbacks(execute=True):
             assert client.post("/v1/routes", {"name": "orders", "service": "orders"}).status_code == 201
         assert "The store is away" in caplog.text
+
+    def test_the_edits_of_one_transaction_cost_one_table(
+        self, store: redis.Redis, monkeypatch, django_capture_on_commit_callbacks
+    ) -> None:
+        compiled: list[int] = []
+
+        def counting(number: int) -> Compiled:
+            compiled.append(number)
+            return compile_table(number)
+
+        monkeypatch.setattr(publishing, "compile_table", counting)
+        client = api()
+        with django_capture_on_commit_callbacks(execute=True):
+            client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        assert len(compiled) == 1
+        publish()
+        assert len(compiled) == 2
+
+    def test_a_wiped_store_gets_the_table_again(self, store: redis.Redis) -> None:
+        api().post("/v1/routes", {"name": "orders", "service": "orders"})
+        publish()
+        store.flushall()
+        republish()
+        assert len(published(store).routes) == 1
 
     def test_a_broken_row_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
         api().post("/v1/routes", {"name": "bad", "service": "orders"})
@@ -191,11 +215,12 @@ class TestCommands:
             call_command("explain_route", *arguments)
 
 
-def test_listeners_are_told_of_changes_that_other_apps_announce(
+def test_only_a_change_that_a_table_may_show_is_published(
     store: redis.Redis, django_capture_on_commit_callbacks
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
-        announce("anything")
-    assert published(store).routes == ()
+        announce("registry.ApiKey")
+    assert not store.exists(SECTIONS)
     with django_capture_on_commit_callbacks(execute=True), change(SYSTEM, "created", row := Tenant(name="acme")):
         row.save()
+    assert published(store).routes == ()
