@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "anumate.settings")
 
 from django.core.asgi import get_asgi_application
 
-django_app = get_asgi_application()  # before anything that imports models
+django_app: Any = get_asgi_application()  # before anything that imports models
 
 from django.conf import settings
 

@@ -84,11 +84,9 @@ def _problem(response: httpx.Response) -> tuple[str, str]:
     """The sentence and code of a problem+json answer; something sensible for any other."""
     try:
         body = response.json()
-        sentence = str(body["detail"])
-        for error in body.get("errors", ()):
-            sentence += f" {error['pointer']}: {error['detail']}"
-        return sentence, str(body["code"])
-    except (ValueError, KeyError, TypeError):
+        faults = [f"{error['pointer']}: {error['detail']}" for error in body.get("errors", ())]
+        return "; ".join(faults) or str(body["detail"]), str(body["code"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{response.request.url} answered {response.status_code}.", ""
 
 

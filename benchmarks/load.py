@@ -1,6 +1,6 @@
-"""Load on one address: `wrk` where it is installed, else a generator of our own on asyncio.
+"""Load on one address: `wrk` for plain GETs where it is installed, else a generator of our own on asyncio.
 
-`python -m benchmarks.load <url> <seconds> <connections> [name: value …]` runs our own and prints a line of JSON.
+`python -m benchmarks.load` reads a plan as JSON from standard input and prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.stand import PYTHON, pinned
+
+Request = tuple[str, str, str]
+"""Method, path and body."""
 
 
 class Result(NamedTuple):
@@ -26,19 +31,39 @@ class Result(NamedTuple):
 
 
 def run(
-    url: str, *, core: int, seconds: int = 5, connections: int = 32, headers: dict[str, str] | None = None
+    url: str, *, core: int, seconds: int = 5, connections: int = 32, headers: Mapping[str, str] | None = None
 ) -> Result:
-    lines = [f"{name}: {value}" for name, value in (headers or {}).items()]
-    if shutil.which("wrk"):
-        flags = [flag for line in lines for flag in ("-H", line)]
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *flags, url]
-        return _read_wrk(_output(pinned(core, command)))
-    command = [PYTHON, "-m", "benchmarks.load", url, str(seconds), str(connections), *lines]
-    return Result(**json.loads(_output(pinned(core, command))))
+    """GET one address again and again."""
+    if not shutil.which("wrk"):
+        parts = urlsplit(url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        requests = [("GET", parts.path or "/", "")]
+        return send(base, requests, core=core, seconds=seconds, connections=connections, headers=headers)
+    flags = [flag for name, value in (headers or {}).items() for flag in ("-H", f"{name}: {value}")]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *flags, url]
+    return _read_wrk(subprocess.run(pinned(core, command), check=True, capture_output=True, text=True).stdout)
 
 
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def send(
+    base: str,
+    requests: Sequence[Request],
+    *,
+    core: int,
+    seconds: int = 5,
+    connections: int = 32,
+    headers: Mapping[str, str] | None = None,
+) -> Result:
+    """Send these requests in turn, again and again."""
+    plan = {
+        "base": base,
+        "requests": requests,
+        "seconds": seconds,
+        "connections": connections,
+        "headers": headers or {},
+    }
+    command = pinned(core, [PYTHON, "-m", "benchmarks.load"])
+    done = subprocess.run(command, input=json.dumps(plan), check=True, capture_output=True, text=True)
+    return Result(**json.loads(done.stdout))
 
 
 def _read_wrk(text: str) -> Result:
@@ -56,8 +81,8 @@ def _read_wrk(text: str) -> Result:
 class _Client(asyncio.Protocol):
     """Asks again as soon as it is answered. Knows just enough HTTP for answers with a Content-Length."""
 
-    def __init__(self, request: bytes, times: list[float], until: float) -> None:
-        self.request, self.times, self.until = request, times, until
+    def __init__(self, requests: Iterator[bytes], times: list[float], until: float) -> None:
+        self.requests, self.times, self.until = requests, times, until
         self.failed = 0
         self.done = asyncio.get_running_loop().create_future()
         self.data = b""
@@ -68,7 +93,7 @@ class _Client(asyncio.Protocol):
 
     def _ask(self) -> None:
         self.asked = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -90,17 +115,18 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _measure(url: str, seconds: int, connections: int, lines: list[str]) -> Result:
-    parts = urlsplit(url)
-    head = [f"GET {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}", *lines]
-    request = ("\r\n".join(head) + "\r\n\r\n").encode()
-    times: list[float] = []
-    started = time.perf_counter()
+async def _measure(plan: Mapping[str, Any]) -> Result:
+    parts = urlsplit(plan["base"])
+    fields = "".join(f"{name}: {value}\r\n" for name, value in plan["headers"].items())
+    encoded = [
+        _encode(method, path, body, f"Host: {parts.netloc}\r\n{fields}") for method, path, body in plan["requests"]
+    ]
+    requests, times, clients = cycle(encoded), list[float](), list[_Client]()
+    started, seconds = time.perf_counter(), plan["seconds"]
     loop = asyncio.get_running_loop()
-    clients = []
-    for _ in range(connections):
+    for _ in range(plan["connections"]):
         _, client = await loop.create_connection(
-            lambda: _Client(request, times, started + seconds), parts.hostname, parts.port
+            lambda: _Client(requests, times, started + seconds), parts.hostname, parts.port
         )
         clients.append(client)
     await asyncio.gather(*(client.done for client in clients))
@@ -110,8 +136,13 @@ async def _measure(url: str, seconds: int, connections: int, lines: list[str]) -
     return Result(round(len(times) / elapsed, 1), p50, p99, sum(client.failed for client in clients))
 
 
+def _encode(method: str, path: str, body: str, fields: str) -> bytes:
+    if body:
+        fields += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{method} {path} HTTP/1.1\r\n{fields}\r\n{body}".encode()
+
+
 if __name__ == "__main__":
     import uvloop
 
-    url, seconds, connections, *lines = sys.argv[1:]
-    print(json.dumps(uvloop.run(_measure(url, int(seconds), int(connections), lines))._asdict()))
+    print(json.dumps(uvloop.run(_measure(json.load(sys.stdin)))._asdict()))

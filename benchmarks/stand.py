@@ -74,11 +74,14 @@ class Stand:
         self.valkey.stop()
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def environ(self, **more: str) -> dict[str, str]:
+        own = {"ANUMATE_HOME": str(self.home), "REDIS_URL": self.redis_url, "LOG_LEVEL": "warning"}
+        return {**os.environ, **own, **more}
+
     def start(self, *command: str, core: int, port: int, **environ: str) -> subprocess.Popen[bytes]:
         """Start a server pinned to a core, and wait until it listens."""
         log = (self.home / f"{port}.log").open("wb")
-        given = {**os.environ, "ANUMATE_HOME": str(self.home), "REDIS_URL": self.redis_url, "LOG_LEVEL": "warning"}
-        process = subprocess.Popen(pinned(core, command), env=given | environ, stdout=log, stderr=log)
+        process = subprocess.Popen(pinned(core, command), env=self.environ(**environ), stdout=log, stderr=log)
         self._started.append(process)
         wait_until(lambda: listening(port) or process.poll() is not None, f"port {port}")
         if process.poll() is not None:

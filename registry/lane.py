@@ -23,7 +23,7 @@ from registry.live.instances import Fact, Key
 from registry.live.keys import DEFAULT_TENANT, KeyRecord
 from registry.live.node import Node
 from registry.live.ops import Change, Index
-from registry.live.registration import MAX_BODY, decode_heartbeat, decode_registration
+from registry.live.registration import MAX_BODY, Registered, Renewed, decode_heartbeat, decode_registration
 from registry.names import INSTANCE_ID, LABEL
 
 logger = logging.getLogger("anumate.lane")
@@ -32,7 +32,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Whoever comes after the lane may be stricter about what a message is.
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 ROOT: Final = "/v1/services"
 CATCH_UP_SECONDS: Final = 2.0
@@ -165,15 +166,15 @@ class Lane:
         if lease.outcome != "renewed":
             self._absorb(lease.index, Change(lease.index.seq, "put", key, document, lease.registered_at))
         self._items.renewed(key, lease.expires_at)
-        answer = {
-            "name": key.service,
-            "instance_id": key.id,
-            "lease_ttl": document.lease_ttl,
-            "heartbeat_interval": round(document.lease_ttl / 3, 3),
-            "index": str(lease.index),
-            "registered_at": moment(lease.registered_at),
-            "expires_at": moment(lease.expires_at),
-        }
+        answer = Registered(
+            key.service,
+            key.id,
+            document.lease_ttl,
+            round(document.lease_ttl / 3, 3),
+            str(lease.index),
+            moment(lease.registered_at),
+            moment(lease.expires_at),
+        )
         await request.answer(201 if lease.outcome == "created" else 200, msgspec.json.encode(answer), _JSON)
 
     async def _heartbeat(self, request: Request) -> None:
@@ -187,12 +188,7 @@ class Lane:
         if said is not None:
             index = await self._report(key, said) or index
         self._items.renewed(key, renewal.expires_at)
-        answer = {
-            "instance_id": key.id,
-            "lease_ttl": renewal.lease_ttl,
-            "index": str(index),
-            "expires_at": moment(renewal.expires_at),
-        }
+        answer = Renewed(key.id, renewal.lease_ttl, str(index), moment(renewal.expires_at))
         await request.answer(200, msgspec.json.encode(answer), _JSON)
 
     async def _deregister(self, request: Request) -> None:

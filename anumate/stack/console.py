@@ -21,7 +21,10 @@ class Console:
         self._colours: dict[str, str] = {}
 
     def progress(self, name: str, what: str, seconds: float) -> None:
-        self._write(f"  {self._paint('✓', GREEN)} {name:<10} {what} {self._paint(f'{seconds:.1f} s', DIM)}")
+        self._step(self._paint("✓", GREEN), name, what, seconds)
+
+    def warn(self, name: str, what: str, seconds: float) -> None:
+        self._step(self._paint("!", RED), name, what, seconds)
 
     def event(self, name: str, what: str) -> None:
         """Something the supervisor has to say about a program. A start that fails because of it says so itself."""
@@ -46,6 +49,9 @@ class Console:
 
     def say(self, text: str) -> None:
         self._write(text)
+
+    def _step(self, mark: str, name: str, what: str, seconds: float) -> None:
+        self._write(f"  {mark} {name:<10} {what} {self._paint(f'{seconds:.1f} s', DIM)}")
 
     def _prefix(self, name: str) -> str:
         colour = self._colours.setdefault(name, NAME_COLOURS[len(self._colours) % len(NAME_COLOURS)])

@@ -74,9 +74,7 @@ def _kept_key() -> str:
 def _sentence(response: httpx.Response) -> str:
     try:
         problem = response.json()
-        text = f"{problem['detail']} ({problem['code']})"
-        for error in problem.get("errors", ()):
-            text += f"; {error['pointer']}: {error['detail']}"
-    except (ValueError, KeyError, TypeError):
+        faults = [f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())]
+        return f"{'; '.join(faults) or problem['detail']} ({problem['code']})"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{response.request.url} answered {response.status_code} {response.reason_phrase}."
-    return text

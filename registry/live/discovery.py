@@ -49,6 +49,13 @@ class ServiceItem(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """The answer of discovery, and the data of a watcher's event."""
+
+    index: str
+    services: tuple[ServiceItem, ...]
+
+
 class Query(msgspec.Struct, frozen=True):
     """What somebody looks for. `wait` is None when they want an answer now."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -17,9 +18,12 @@ from registry.names import INSTANCE_ID, LABEL, RESERVED_INSTANCES, RESERVED_SERV
 MAX_BODY: Final = 64 * 1024
 
 
+# Python's `$` also matches before a line feed at the end; followed by this it does not.
+NO_LINE_FEED: Final = r"(?!\n)"
+
+
 def _whole(pattern: str) -> str:
-    """`$` also matches before a line feed at the end; this does not."""
-    return pattern + r"(?!\n)"
+    return pattern + NO_LINE_FEED
 
 
 _SERVICE = "Use 1 to 63 lower-case letters, digits and inner hyphens (a DNS label)."
@@ -58,7 +62,7 @@ class HealthCheckBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     service_name: str = ""
     instance_id: str = ""
     endpoint: str = ""
-    path: Annotated[str, Meta(pattern=r"^/[!-~]{0,999}$(?!\n)", description=_PATH)] = "/health"
+    path: Annotated[str, Meta(pattern=_whole(r"^/[!-~]{0,999}$"), description=_PATH)] = "/health"
     interval: Annotated[float, Meta(ge=1, le=86_400)] = 30.0
     timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
     failure_threshold: Annotated[int, Meta(ge=1, le=100)] = 3
@@ -139,6 +143,27 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return None
         said = "".join(character for character in self.output if character >= " " or character in "\n\t").strip()
         return Fact(self.status, said or _SAID[self.status], since, "heartbeat")
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """The answer to a registration: send a heartbeat each `heartbeat_interval` seconds, or the lease lapses."""
+
+    name: str
+    instance_id: str
+    lease_ttl: int
+    heartbeat_interval: float
+    index: str
+    registered_at: datetime
+    expires_at: datetime
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The answer to a heartbeat."""
+
+    instance_id: str
+    lease_ttl: int
+    index: str
+    expires_at: datetime
 
 
 _SAID: Final[dict[Health, str]] = {

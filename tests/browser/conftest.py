@@ -58,6 +58,8 @@ class Web:
     url: str
     process: subprocess.Popen[bytes]
     redis: redis.Redis
+    cookies: dict[str, list[Any]] = field(default_factory=dict)
+    """Of those who have signed in: hashing a password takes a second by design."""
 
     @property
     def live(self) -> SyncStore:
@@ -134,6 +136,12 @@ class Visit:
         return page
 
     def sign_in(self, name: str = "root") -> None:
+        if name not in self.web.cookies:
+            self.by_password(name)
+            self.web.cookies[name] = self.context.cookies()
+        self.context.add_cookies(self.web.cookies[name])
+
+    def by_password(self, name: str) -> None:
         page = self.page("/admin/login/")
         page.get_by_label("Username").fill(name)
         page.get_by_label("Password").fill(PASSWORD)

@@ -153,7 +153,7 @@ def test_another_tenants_services_are_not_on_the_page(web: Web, visit: Visit) ->
 
 
 def test_signing_out_elsewhere_ends_the_page(web: Web, visit: Visit) -> None:
-    visit.sign_in()
+    visit.by_password("root")
     page = visit.page("/live/")
     until(page, "document.body.dataset.freshness === 'live'")
     other = visit.page("/admin/")

@@ -133,6 +133,15 @@ async def test_a_refusal_is_one_line_and_status_1(shell: Shell, registry: StandI
     assert ended == Ended(1, "", "anumate-integration: There is no such lease. (not_found)\n")
 
 
+async def test_every_field_at_fault_is_named_once(shell: Shell, registry: StandIn) -> None:
+    errors = [{"pointer": "/name", "detail": "Use a DNS label."}, {"pointer": "/zone", "detail": "Too long."}]
+    problem = {"detail": "/name: Use a DNS label, and 1 more.", "code": "validation_failed", "errors": errors}
+    registry.canned["/v1/services/register"] = (422, problem)
+    ended = await shell.run("services", "register", "--name", "A", "--endpoint", "http:http:localhost:80")
+    expected = "anumate-integration: /name: Use a DNS label.; /zone: Too long. (validation_failed)\n"
+    assert ended == Ended(1, "", expected)
+
+
 async def test_a_platform_that_is_away_is_one_line_and_status_1(shell: Shell) -> None:
     ended = await shell.run("health", "status", "--url", "http://127.0.0.1:1")
     assert ended.status == 1

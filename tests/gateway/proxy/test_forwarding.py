@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 
 import httpx
 import pytest
@@ -40,8 +41,6 @@ async def test_the_service_is_told_where_the_request_came_from(gateway: Running,
 
 
 async def test_a_trusted_proxy_is_believed(world: World, service: Service) -> None:
-    import ipaddress
-
     gateway = await world.gateway(trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
     await gateway.knows("orders", 1)
     said = {
@@ -64,7 +63,7 @@ async def test_the_key_is_hidden_from_the_service_and_who_asks_is_told(
     assert call.one("x-consumer-id") == world.key_id
     assert (call.one("x-consumer-name"), call.one("x-consumer-tenant")) == ("a key", "default")
     assert world.key not in call.head.decode()
-    assert "_" not in call.head.decode().replace(world.key_id, "").replace("_", "", 0).split("\r\n\r\n")[0]
+    assert not call.all("x_consumer_id") + call.all("x_api_key")
 
 
 async def test_authorization_is_passed_on_unless_it_was_our_key(

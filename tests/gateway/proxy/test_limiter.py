@@ -111,7 +111,18 @@ def _assert_bound(admitted: list[float], rate: float, burst: int) -> None:
         assert level > -1e-6, f"admission {number} at {moment} is over the bound"
 
 
-async def test_several_processes_share_one_bucket(world: World) -> None:
+async def test_the_bucket_does_not_refill_what_was_out_on_a_lease(async_store: aioredis.Redis) -> None:
+    """A lease used in its last moment must not find its tokens replaced in the next."""
+    clock = ManualClock()
+    one, two = (Worker(name, async_store, clock, a_policy(rate=100, burst=100)) for name in "ab")
+    bucket = one.bucket
+    assert (await one.limiter._run(bucket, 0, 40, 0, 0))[:2] == [0, 40]
+    clock.advance(LEASE_SECONDS * 0.99)  # where all forty may still be given out
+    clock.advance(LEASE_SECONDS * 0.02)
+    assert 60 <= [await two.admits() for _ in range(200)].count(True) <= 62
+
+
+async def test_several_gateways_share_one_bucket(world: World) -> None:
     """Real gateways, real time: what three of them admit together stays within the bound."""
     rate, burst = 20.0, 30
     limit = RateLimit("default", "gold", rate, burst, "key")
