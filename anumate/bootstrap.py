@@ -15,17 +15,17 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, models
-from gateway.control.publish import publish
-from registry.scopes import ALL
-from registry.services.sections import publish_sections
 
 from anumate.lib.env import Env
 from anumate.lib.redis import UNAVAILABLE
 from anumate.lib.state import keep_secret
+from gateway.control.publish import publish
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.live import keys
 from registry.models import ApiKey, Service, Tenant
+from registry.scopes import ALL
 from registry.services.changes import SYSTEM, change
+from registry.services.sections import publish_sections
 
 Row = TypeVar("Row", bound=models.Model)
 

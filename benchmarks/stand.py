@@ -100,6 +100,12 @@ def memory(pid: int) -> tuple[float, float]:
     return found["Rss"], found["Pss"]
 
 
+def cpu_seconds(pid: int) -> float:
+    """The processor time a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def rows(title: str, header: Sequence[str], lines: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> None:
     """Print a table."""
     table = [list(header), *([str(cell) for cell in line] for line in lines)]

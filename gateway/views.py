@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -36,16 +37,24 @@ from registry.services.catalogue import ensure_service
 READ_AND_WRITE = {"read": "gateway:read", "write": "gateway:write"}
 
 
+class RouteFilter(filters.FilterSet):
+    service = filters.CharFilter(
+        field_name="targets__service__name",
+        distinct=True,
+        help_text="Only routes that go to this service.",
+    )
+
+    class Meta:
+        model = Route
+        fields: ClassVar = ["enabled", "path"]
+
+
 class Routes(TenantResource):
     """Which requests go to which services."""
 
     queryset = Route.objects.select_related("tenant", "rate_limit_policy").prefetch_related("targets__service")
     serializer_class = RouteSerializer
-    filterset_fields: ClassVar = {
-        "enabled": ["exact"],
-        "path": ["exact", "startswith"],
-        "targets__service__name": ["exact"],
-    }
+    filterset_class = RouteFilter
     scopes: ClassVar = READ_AND_WRITE
 
     def fill(self, row: Any, fields: dict[str, Any]) -> None:
@@ -115,11 +124,12 @@ class Explain(APIView):
 class CircuitBreakers(APIView):
     """The tenant's circuit breakers, merged over all gateway workers."""
 
+    pagination_class = Pages
     scopes: ClassVar = READ_AND_WRITE
 
-    @extend_schema(operation_id="v1_circuit_breakers_list", responses=BreakerSerializer(many=True))
+    @extend_schema(responses=BreakerSerializer(many=True))
     def get(self, request: Request) -> Response:
-        pages = Pages()
+        pages = self.pagination_class()
         page = pages.paginate_queryset(breakers_of(caller_of(request).tenant), request, self)
         return pages.get_paginated_response(BreakerSerializer(page, many=True).data)
 
@@ -129,7 +139,7 @@ class CircuitBreaker(APIView):
 
     scopes: ClassVar = READ_AND_WRITE
 
-    @extend_schema(operation_id="v1_circuit_breakers_retrieve", responses=BreakerSerializer)
+    @extend_schema(responses=BreakerSerializer)
     def get(self, request: Request, name: str) -> Response:
         return Response(BreakerSerializer(breaker_of(caller_of(request).tenant, name)).data)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from django.contrib import admin
-from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
@@ -39,7 +38,7 @@ class OfTenant(ModelAdmin):
 def memberships(request: HttpRequest) -> QuerySet[Member]:
     if not request.user.is_authenticated:  # the login page asks too, for its sidebar
         return Member.objects.none()
-    return Member.objects.filter(user=cast("User", request.user), tenant__active=True)
+    return Member.objects.filter(user=request.user, tenant__active=True)
 
 
 def tenants_of(request: HttpRequest, *roles: str) -> QuerySet[Member, Any]:

@@ -264,6 +264,10 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_plain(each)}" for name, each in value.items()) + "}"
     return "–" if value is None or value == "" else str(value)
 
 

@@ -45,6 +45,10 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]  # the
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
         return [{"type": "apiKey", "in": "header", "name": "X-API-Key"}, {"type": "http", "scheme": "bearer"}]
 
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:
+        """Either of them; in one object they would both be needed."""
+        return [{name: []} for name in self.name]
+
 
 class StaffSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
     target_class = "registry.auth.StaffSessionAuthentication"

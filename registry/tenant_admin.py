@@ -72,7 +72,6 @@ class TenantAdmin(ModelAdmin):  # type: ignore[misc]  # unfold has no types
     tenant_path: ClassVar[str] = "tenant"
     view_role: ClassVar[str] = Member.Role.VIEWER
     write_role: ClassVar[str] = Member.Role.OPERATOR
-    show_full_result_count = False
     list_filter_submit = False
     warn_unsaved_form = True
 

@@ -99,7 +99,7 @@ class ServiceState(APIView):
 
     scopes: ClassVar = {"write": "registry:write"}
 
-    @extend_schema(operation_id="v1_services_state", request=StateSerializer, responses=StateShownSerializer)
+    @extend_schema(operation_id="services_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str) -> Response:
         return _set_state(request, name)
 
@@ -109,7 +109,7 @@ class InstanceState(APIView):
 
     scopes: ClassVar = {"write": "registry:write"}
 
-    @extend_schema(operation_id="v1_services_instance_state", request=StateSerializer, responses=StateShownSerializer)
+    @extend_schema(operation_id="services_instance_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str, id: str) -> Response:
         return _set_state(request, name, id)
 

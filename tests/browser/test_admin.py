@@ -82,4 +82,3 @@ def test_every_page_works_without_another_origin(web: Web, visit: Visit) -> None
 def test_the_api_is_described_without_another_origin(web: Web, visit: Visit) -> None:
     page = visit.page("/api/docs/")
     page.get_by_text("/v1/routes", exact=True).first.wait_for()
-    page.get_by_text("/v1/services/register", exact=True).first.wait_for()

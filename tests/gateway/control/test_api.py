@@ -174,6 +174,15 @@ class TestRoutes:
                 counts.append(len(queries))
         assert counts[0] == counts[1] <= 8
 
+    def test_a_list_may_be_narrowed(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        versions = [{"service": "web", "version": ">=2"}, {"service": "web", "version": "<2"}]
+        client.post("/v1/routes", {"name": "web", "targets": versions, "enabled": False})
+        for query, expected in {"service=web": ["web"], "enabled=true": ["orders"], "path=/nothing": []}.items():
+            assert [row["name"] for row in client.get(f"/v1/routes?{query}").json()["results"]] == expected
+        assert [row["name"] for row in client.get("/v1/routes?page_size=1&page=2").json()["results"]] == ["web"]
+
     def test_deleting_a_route_leaves_its_service(self) -> None:
         client = api()
         client.post("/v1/routes", {"name": "orders", "service": "orders"})
