@@ -26,7 +26,6 @@ class Running:
     def __init__(self, home: Path, *flags: str, environ: dict[str, str] | None = None) -> None:
         self.home = home
         self.lines: list[str] = []
-        self.begun = time.monotonic()
         # Nothing of the test run's own settings: a user has none of them.
         self.environ = {"PATH": os.environ["PATH"], "HOME": str(home)} | (environ or {})
         self.process = subprocess.Popen(
