@@ -11,13 +11,13 @@ import re
 import ssl
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Literal, cast
 from urllib.parse import quote
 
 import httptools
 
 from health.verdict import Outcome
+from registry.live.addresses import Refused, is_address, resolve
 
 HEAD_LIMIT: Final = 64 * 1024
 BODY_LIMIT: Final = 64 * 1024
@@ -25,11 +25,6 @@ BODY_GRACE: Final = 1.0
 """Seconds and bytes we wait for the body to end, only so that a polite server is not cut off in mid-answer."""
 NAMES_KEPT: Final = 5.0
 """Seconds a resolved name is used again."""
-
-FORBIDDEN: Final = tuple(
-    ip_network(network) for network in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128")
-)
-"""Link-local addresses and the metadata services of clouds."""
 
 # A probe asks whether somebody is at home, not who it is; as Kubernetes' probes do, it takes any certificate.
 ANY_CERTIFICATE: Final = ssl.create_default_context()
@@ -71,44 +66,20 @@ class Resolver:
         Raises:
             Unreachable: it has no address, or only such that may not be asked.
         """
-        literal = _literal(host)
-        found = [host] if literal else await self._lookup(host)
-        allowed = [address for address in found if not forbidden(address)]
-        if not allowed:
-            raise Unreachable(f"{host} is a link-local or metadata address, which is never asked")
-        return allowed
+        try:
+            return await (resolve(host) if is_address(host) else self._look_up(host))
+        except Refused as refused:
+            raise Unreachable(f"{host} is never asked. {refused}") from None
+        except OSError:
+            raise Unreachable(f"The name {host} has no address") from None
 
-    async def _lookup(self, host: str) -> list[str]:
+    async def _look_up(self, host: str) -> list[str]:
         now = time.monotonic()
         expires, task = self._lookups.get(host, (0.0, None))
         if task is None or expires < now:
-            task = asyncio.ensure_future(_resolve(host))
+            task = asyncio.ensure_future(resolve(host))
             self._lookups[host] = now + NAMES_KEPT, task
         return await asyncio.shield(task)
-
-
-async def _resolve(host: str) -> list[str]:
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, None, type=1)
-    except (OSError, UnicodeError):
-        raise Unreachable(f"The name {host} has no address") from None
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-
-
-def _literal(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-
-
-def forbidden(address: str) -> bool:
-    """Whether an address is link-local or a cloud's metadata service, also when written as IPv6-mapped IPv4."""
-    found = _literal(address)
-    if isinstance(found, IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
-    return found is None or any(found in network for network in FORBIDDEN)
 
 
 async def probe(target: Target, resolver: Resolver) -> Outcome:

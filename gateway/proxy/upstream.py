@@ -13,6 +13,8 @@ from typing import Final
 
 import httptools
 
+from registry.live.addresses import resolve
+
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes of status line and fields an answer may have."""
 BUFFER_LIMIT: Final = 256 * 1024
@@ -310,15 +312,25 @@ class Pool:
         Raises:
             ConnectFailed, ConnectTimedOut: there is none within `seconds`.
         """
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+                return await self._connect()
         except TimeoutError:
             raise ConnectTimedOut(f"It did not accept a connection within {seconds:.3g} s.") from None
         except OSError as error:
             raise ConnectFailed(f"It does not accept connections ({error.strerror or error}).") from None
-        return connection
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for address in await resolve(self.host):  # what a name means now may be an address nobody may reach
+            try:
+                _, connection = await loop.create_connection(lambda: Connection(self), address, self.port)
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure or OSError("it has no address")
 
     def keep(self, connection: Connection) -> None:
         if len(self._idle) >= IDLE_CONNECTIONS:

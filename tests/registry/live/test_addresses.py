@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.live.addresses import refusal
+from registry.live.addresses import Refused, refusal, resolve
 
 
 @pytest.mark.parametrize(
@@ -68,3 +71,23 @@ def test_no_link_local_address_passes(address: ipaddress.IPv4Address | ipaddress
 @given(st.text())
 def test_any_text_gets_an_answer(text: str) -> None:
     assert refusal(text) is None or refusal(text).endswith(".")  # type: ignore[union-attr]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have the machine's resolver say this of every name, as an attacker's would."""
+
+    async def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+async def test_a_name_that_means_a_metadata_service_by_now_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "169.254.169.254")
+    with pytest.raises(Refused, match="Link-local"):
+        await resolve("orders.example.com")
+
+
+async def test_of_several_addresses_only_the_permitted_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, "169.254.169.254", "10.0.0.7")
+    assert await resolve("orders.example.com") == ["10.0.0.7"]
