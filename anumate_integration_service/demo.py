@@ -71,6 +71,9 @@ class DemoServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await self.client.start()
+        if self.client.registered:
+            sys.stdout.write(f"{self.client.instance_id} is registered\n")
+            sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self.client.stop()

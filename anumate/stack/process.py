@@ -36,7 +36,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run and how to treat it. Stages stop from the highest to the lowest."""
+    """What to run and how to treat it. Stages stop from the highest to the lowest.
+
+    It does its work once `ready` says so, or, for programs that `announce` it, once a line of theirs says so.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -45,6 +48,7 @@ class Program:
     stdin: bytes = b""
     restart: bool = True
     ready: Callable[[], Awaitable[bool]] | None = None
+    announces: str = ""
 
 
 @dataclass
@@ -88,14 +92,19 @@ class Child:
         Raises:
             StartError: it ended, or said nothing in time.
         """
-        begun, check = self._started, self.program.ready
-        while check is not None and not await check():
+        begun = self._started
+        while not await self._works():
             if self._keeper is None or self._started != begun or self._ended:
                 raise StartError(f"{self.program.name} ended while it was starting.", tuple(self.tail))
             if time.monotonic() - begun > within:
                 raise StartError(f"{self.program.name} was not ready after {within:g} s.", tuple(self.tail))
             await asyncio.sleep(0.05)
         return time.monotonic() - begun
+
+    async def _works(self) -> bool:
+        if self.program.announces:
+            return any(self.program.announces in line for line in self.tail)
+        return self.program.ready is None or await self.program.ready()
 
     async def finish(self) -> int:
         """Wait for a program that is not started again; its exit status."""

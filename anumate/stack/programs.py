@@ -94,6 +94,7 @@ def demo(env: Mapping[str, str]) -> list[Program]:
             env,
             DEMO,
             restart=False,
+            announces="is registered",
         )
         for service, count in DEMO_INSTANCES.items()
         for number in range(1, count + 1)

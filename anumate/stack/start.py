@@ -97,14 +97,12 @@ class Stack:
         try:
             first = await self._bootstrap()
             await self._start_control_plane()
-            if self.options.demo:
-                await self._start_demo()
             await gateway
         finally:
             gateway.cancel()
             await asyncio.gather(gateway, return_exceptions=True)
-        if self.options.demo and self.env.gateway_enabled:
-            await self._first_answer()
+        if self.options.demo:
+            await self._start_demo()
         self._show(first, time.monotonic() - begun)
         self.console.show_programs = True
 
@@ -172,29 +170,35 @@ class Stack:
         return bool(json.loads(child.tail[-1])["first"])
 
     async def _start_demo(self) -> None:
+        """The services, and a first answer through the gateway. It is no reason to end when somebody changed its key
+        or its route."""
+        begun = time.monotonic()
         environ = self.environ | {
             "ANUMATE_URL": f"http://{_bracketed(programs.reachable(self.options.host))}:{self.options.port}",
             "ANUMATE_API_KEY": self._api_key(),
         }
-        for program in programs.demo(environ):
-            await self._launch(program)
+        services = [await self._launch(program) for program in programs.demo(environ)]
+        try:
+            # Before the first request: after a crash the registry still knows the addresses of their predecessors.
+            await asyncio.gather(*(service.ready(ANSWER_WITHIN) for service in services))
+            if self.env.gateway_enabled:
+                await self._first_answer()
+        except StartError as error:
+            self.console.warn("demo", str(error), time.monotonic() - begun)
+            return
+        names = ", ".join(f"{count} × {name}" for name, count in programs.DEMO_INSTANCES.items())
+        self.console.progress("demo", names, time.monotonic() - begun)
 
     async def _first_answer(self) -> None:
-        """Not up before the line we print is answered; unless somebody has changed the demo's route or key."""
-        begun = time.monotonic()
         headers = {"X-API-Key": self._api_key()}
-        status = 0
-        while status != 200 and time.monotonic() - begun < ANSWER_WITHIN:
-            await asyncio.sleep(0.1)
+        begun, status = time.monotonic(), 0
+        while status != 200:
+            if time.monotonic() - begun > ANSWER_WITHIN:
+                raise StartError(f"the gateway answers {status or 'nothing'} for /orders/")
+            await asyncio.sleep(0.05)
             status = await programs.status_of(
                 self.env.gateway_port, "/orders/", host=self.options.host, headers=headers
             )
-        seconds = time.monotonic() - begun
-        if status == 200:
-            names = ", ".join(f"{count} × {name}" for name, count in programs.DEMO_INSTANCES.items())
-            self.console.progress("demo", names, seconds)
-        else:
-            self.console.warn("demo", f"the gateway answers {status or 'nothing'} for /orders/", seconds)
 
     def _show(self, first: bool, seconds: float) -> None:
         host = "localhost" if programs.reachable(self.options.host) in {"127.0.0.1", "::1"} else self.options.host

@@ -241,3 +241,17 @@ def test_ctrl_c_ends_everything_in_time_and_the_next_start_knows_all(platform: P
             assert http.get(f"{again.url}/v1/routes/mine").status_code == 200
         assert process.interrupt() < 5
     assert processes_in(home) == {}
+
+
+def test_a_start_after_a_crash_answers_at_once(tmp_path: Path) -> None:
+    """The store still knows the addresses of instances that are gone."""
+    with running(tmp_path, "--demo", *free_ports()) as process:
+        process.wait_until_up()
+        os.kill(process.process.pid, signal.SIGKILL)
+        process.join()
+        wait_until(lambda: processes_in(tmp_path) == {}, what="everything to follow the supervisor")
+    with running(tmp_path, "--demo", *free_ports()) as process:
+        process.wait_until_up()
+        for _ in range(10):
+            assert json.loads(process.curl().stdout)["service"] == "orders"
+        assert process.interrupt() < 5
