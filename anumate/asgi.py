@@ -12,6 +12,7 @@ from django.core.asgi import get_asgi_application
 django_app: Any = get_asgi_application()  # before anything that imports models
 
 from django.conf import settings
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from anumate.faces.routing import websocket
 from anumate.readiness import PATHS, Readiness
@@ -23,7 +24,7 @@ lane = Lane(django_app, node)
 readiness = Readiness(node)
 
 
-async def application(scope: Any, receive: Any, send: Any) -> None:
+async def compose(scope: Any, receive: Any, send: Any) -> None:
     match scope["type"]:
         case "lifespan":
             await lifespan(receive, send)
@@ -47,3 +48,7 @@ async def lifespan(receive: Any, send: Any) -> None:
     set_current(None)
     await node.stop()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+# Behind a proxy that ends TLS, who asked and whether by https is what that proxy says; nobody else is believed.
+application = ProxyHeadersMiddleware(compose, trusted_hosts=[str(network) for network in settings.ENV.trusted_proxies])

@@ -91,6 +91,11 @@ class ApiKeyAdmin(TenantAdmin):
     action_form = ReasonActionForm
     fields: ClassVar = ["tenant", "name", "scopes", "expires_at"]
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        form = super().get_form(request, obj, change, **options)
+        form.platform = is_superuser(request)  # a class of its own for each request
+        return form
+
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         told = ["public_id", "created_at", "last_used_at", "revoked_at"]
         return [*super().get_fields(request, obj), *(told if obj is not None else [])]

@@ -18,6 +18,7 @@ from unfold.widgets import (
 
 from registry.models import ApiKey, Member, Tenant
 from registry.scopes import MEANINGS
+from registry.services.keys import may_grant
 from registry.services.tenants import DEFAULT
 
 
@@ -128,10 +129,19 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     scopes = ScopesField(help_text="What the key may do. Give it no more than it needs.")
+    platform = False
+    """Whether the person runs the installation; the admin says so for each request."""
 
     class Meta:
         model = ApiKey
         fields: ClassVar = ["tenant", "name", "scopes", "expires_at"]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        tenant = cleaned.get("tenant") or (self.instance.tenant if self.instance.pk else None)
+        if tenant is not None and not may_grant(tenant, cleaned.get("scopes", ()), platform=self.platform):
+            self.add_error("scopes", "Only who runs the installation gives scope admin to a key of this tenant.")
+        return cleaned
 
 
 class MemberForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time

@@ -52,12 +52,20 @@ class ApiKeys(TenantResource):
         return NewApiKeySerializer if self.action == "create" else ApiKeySerializer
 
     def perform_create(self, serializer: BaseSerializer[Any]) -> None:
+        self._only_what_may_be_granted(serializer.validated_data)
         made = keys.create_key(self.caller.actor, self.caller.tenant, **serializer.validated_data)
         made.row.secret = made.secret  # type: ignore[attr-defined]  # shown by this one answer, stored nowhere
         serializer.instance = made.row
 
+    def prepare(self, row: Any, fields: dict[str, Any]) -> None:
+        self._only_what_may_be_granted(fields)
+
     def perform_destroy(self, instance: Any) -> None:
         keys.revoke_key(self.caller.actor, instance)
+
+    def _only_what_may_be_granted(self, fields: dict[str, Any]) -> None:
+        if not keys.may_grant(self.caller.tenant, fields.get("scopes", ()), platform=self.caller.platform):
+            raise Problem("scope_missing", "Only who runs the installation gives scope admin to a key of this tenant.")
 
 
 class Tenants(TenantResource):

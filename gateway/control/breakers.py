@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 import redis
 from django.conf import settings
+from django.db import transaction
 
 from anumate.lib.problem import Problem
 from anumate.lib.redis import connect
@@ -166,16 +167,17 @@ def force(actor: Actor, tenant: Tenant, name: str, action: Action, *, reason: st
         redis.ConnectionError and its like: the store is away, nothing was done.
     """
     service = breaker_of(tenant, name).service
+    about = Service.objects.filter(tenant=tenant, name=service).select_related("tenant").first()
     client = connect(settings.REDIS_URL)
     try:
         # The store's clock numbers the generations: it goes on growing when the store was wiped, a counter would not.
         seconds, micros = client.time()
         generation = seconds * 1_000_000 + micros
         wanted = {"action": action, "generation": generation, "actor": actor.name, "reason": reason, "at": seconds}
-        client.hset(FORCE, f"{tenant.name}/{service}", msgspec.json.encode(wanted))
+        with transaction.atomic():  # in force only with its audit row, and no row of what never was in force
+            note(actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=wanted)
+            client.hset(FORCE, f"{tenant.name}/{service}", msgspec.json.encode(wanted))
         client.publish(FORCE_CHANNEL, f"{tenant.name}/{service}")
     finally:
         client.close()
-    about = Service.objects.filter(tenant=tenant, name=service).select_related("tenant").first()
-    note(actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=wanted)
     return Forced(name, service, action, generation)

@@ -108,7 +108,8 @@ def metrics_of(tenant: Tenant) -> Metrics:
 
 
 def _fields(client: redis.Redis, tenant: str) -> Iterator[tuple[str, str]]:
-    for name, value in client.hscan_iter(COUNTERS, match=f"{tenant}|*", count=1000):
+    # HSCAN may give an element twice while the hash grows; a dict holds it once.
+    for name, value in dict(client.hscan_iter(COUNTERS, match=f"{tenant}|*", count=1000)).items():
         yield name.decode(), value.decode()
 
 

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from anumate.lib.problem import Problem
-from gateway.proxy.router import read_path
+from gateway.proxy.router import BadPattern, compile_pattern, read_path
 from registry.live.keys import SCOPES
 
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -26,9 +26,9 @@ MOST: Final = 100
 def check_path(path: str, path_type: str) -> None:
     if path_type == "regex":
         try:
-            re.compile(path)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValidationError(f"This is no regular expression: {error}.") from None
+            compile_pattern(path)
+        except BadPattern as error:
+            raise ValidationError(f"This is no regular expression that RE2 takes: {error}.") from None
         return
     try:
         read_path(path.encode())

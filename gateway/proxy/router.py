@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
+
+import re2
 
 from anumate.lib.problem import Problem
 from gateway.proxy.table import Route, RoutingTable
@@ -35,6 +37,28 @@ _PRECEDENCE: Final = (
     "is older",
     "comes first by name",
 )
+
+
+_LINEAR: Final = re2.Options()
+_LINEAR.log_errors = False  # the error is raised, too
+_LINEAR.max_mem = 1 << 20
+
+
+class BadPattern(ValueError):
+    """A path is no regular expression."""
+
+
+def compile_pattern(path: str) -> Any:
+    """A regular expression whose matching takes time linear in the path (RE2's): no tenant's route stalls the others.
+
+    Raises:
+        BadPattern: it is none, or one that RE2 does not take (back-references, look-around).
+    """
+    try:
+        return re2.compile(path, options=_LINEAR)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it is not understood"
+        raise BadPattern(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
 
 
 class RequestPath(NamedTuple):
@@ -117,7 +141,7 @@ class Rule:
         self.headers = _first_wins((pair.name.lower().encode(), pair.value.encode()) for pair in route.headers)
         self.query = _first_wins((pair.name, pair.value) for pair in route.query)
         self.plain = not (self.methods or self.headers or self.query)
-        self.pattern = re.compile(route.path) if route.path_type == "regex" else None
+        self.pattern = compile_pattern(route.path) if route.path_type == "regex" else None
         path = route.path if self.pattern else read_path(route.path.encode()).matched
         self.prefix = path.rstrip("/") if route.path_type == "prefix" else path
         self.segments = self.prefix.split("/")[1:]
@@ -279,7 +303,7 @@ class Router:
     def _compile(self, route: Route) -> list[Rule]:
         try:
             return [Rule(route, host.lower()) for host in dict.fromkeys(route.hosts or ("",))]
-        except (re.error, Problem) as error:
+        except (BadPattern, Problem) as error:
             self.skipped.append((route.name, f"Route {route.name} is left out: {error}"))
             return []
 

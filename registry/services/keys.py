@@ -21,6 +21,12 @@ class NewKey(NamedTuple):
     secret: str
 
 
+def may_grant(tenant: Tenant, scopes: Iterable[str], *, platform: bool) -> bool:
+    """Whether a key of this tenant may be given these scopes: `admin` in `default` rules the whole installation, so
+    only who runs it hands that out."""
+    return platform or tenant.name != live.DEFAULT_TENANT or "admin" not in scopes
+
+
 def create_key(
     actor: Actor,
     tenant: Tenant,

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(60)
 @contextmanager
 def control_plane(home: Path, **environ: str) -> Iterator[httpx.Client]:
     port = free_port()
+    # The server itself believes no proxy, as ours does not: TRUSTED_PROXIES decides, in the application.
     argv = [sys.executable, "-m", "uvicorn", "anumate_integration_service.app:app", f"--port={port}"]
+    argv.append("--forwarded-allow-ips=")
     base = {"PATH": os.environ["PATH"], "ANUMATE_HOME": str(home), "ALLOWED_HOSTS": "only.example"}
     with (
         subprocess.Popen([*argv, "--log-level=warning"], env=base | environ) as process,
@@ -63,3 +65,12 @@ def test_health_names_the_part_that_is_away_and_readiness_does_not_mind(tmp_path
         assert http.get("/health").json() == {"status": "degraded", "parts": {"database": "ok", "store": "away"}}
         assert http.get("/readyz").status_code == 200
         assert http.get("/livez").status_code == 200
+
+
+def test_only_a_trusted_proxy_says_that_it_was_asked_by_https(tmp_path: Path, redis_url: str) -> None:
+    told = {"Host": "only.example", "X-Forwarded-Proto": "https"}
+    with control_plane(tmp_path / "a", REDIS_URL=redis_url, HTTPS_ONLY="true", TRUSTED_PROXIES="127.0.0.0/8") as http:
+        assert http.get("/api/docs/", headers=told).status_code == 200
+        assert http.get("/api/docs/", headers={"Host": "only.example"}).status_code == 301
+    with control_plane(tmp_path / "b", REDIS_URL=redis_url, HTTPS_ONLY="true") as http:
+        assert http.get("/api/docs/", headers=told).status_code == 301

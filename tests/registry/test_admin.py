@@ -386,3 +386,13 @@ def _of(name: str, model: type) -> Any:
     path = admin.site.get_model_admin(model).tenant_path
     rows = model._default_manager.all()
     return (rows.filter(name=name) if model is Tenant else rows.filter(**{f"{path}__name": name})).values("pk")
+
+
+def test_an_owner_of_default_cannot_make_a_key_that_rules_the_installation() -> None:
+    owner = staff(Member.Role.OWNER)
+    body = {"tenant": tenant().pk, "name": "root", "scopes": ["admin"]}
+    answer = owner.post(url(ApiKey, "add"), body)
+    assert "Only who runs the installation" in errors(answer)
+    assert not ApiKey.objects.exists()
+    assert owner.post(url(ApiKey, "add"), {**body, "scopes": ["gateway:invoke"]}).status_code == 200
+    assert ApiKey.objects.get().scopes == ["gateway:invoke"]

@@ -94,10 +94,10 @@ def test_anyone_reads_where_no_key_is_required(settings) -> None:
 
 
 class TestStaffSession:
-    def client(self, role: str = "", *, superuser: bool = False, csrf: bool = False) -> APIClient:
+    def client(self, role: str = "", *, of: str = "acme", superuser: bool = False, csrf: bool = False) -> APIClient:
         user = User.objects.create_user("ann", password="x", is_staff=True, is_superuser=superuser)
         if role:
-            Member.objects.create(tenant=tenant("acme"), user=user, role=role)
+            Member.objects.create(tenant=tenant(of), user=user, role=role)
         client = APIClient(enforce_csrf_checks=csrf)
         client.force_login(user)
         return client
@@ -117,6 +117,17 @@ class TestStaffSession:
         client = self.client("owner")
         assert client.post("/v1/api-keys", {"name": "app", "scopes": ["gateway:invoke"]}).status_code == 201
         assert code(client.post("/v1/tenants", {"name": "more"})) == (403, "scope_missing")
+
+    def test_an_owner_of_default_cannot_make_a_key_that_rules_the_installation(self) -> None:
+        client = self.client("owner", of="default")
+        made = client.post("/v1/api-keys", {"name": "app", "scopes": ["gateway:invoke"]})
+        assert made.status_code == 201
+        assert code(client.post("/v1/api-keys", {"name": "root", "scopes": ["admin"]})) == (403, "scope_missing")
+        path = f"/v1/api-keys/{made.json()['public_id']}"
+        assert code(client.patch(path, {"scopes": ["admin"]})) == (403, "scope_missing")
+
+    def test_an_owner_elsewhere_may_make_an_admin_key_of_their_tenant(self) -> None:
+        assert self.client("owner").post("/v1/api-keys", {"name": "all", "scopes": ["admin"]}).status_code == 201
 
     def test_a_superuser_chooses_any_tenant(self) -> None:
         tenant()

@@ -115,6 +115,17 @@ def test_a_bad_route_is_skipped_and_named() -> None:
     assert table.skipped[0][0] == "bad"
 
 
+def test_a_pattern_made_to_backtrack_costs_no_more_than_its_paths_length() -> None:
+    table = router(route("trap", "/(a+)+b", path_type="regex"), route("rest"))
+    assert taken_by(table, "/" + "a" * 5000) == "rest"  # a backtracking matcher would never come back
+
+
+@pytest.mark.parametrize("path", ["/(a)\\1", "/(?=a)", "/(", "/a{5000}"])
+def test_a_pattern_without_a_linear_match_is_no_pattern(path: str) -> None:
+    table = router(route("bad", path, path_type="regex"))
+    assert [name for name, _ in table.skipped] == ["bad"]
+
+
 @pytest.mark.parametrize(
     ("raw", "matched", "forwarded"),
     [
