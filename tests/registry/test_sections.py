@@ -5,6 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 import redis
+from django.db import connections
 from django.utils import timezone
 
 from anumate.lib import env
@@ -106,7 +107,6 @@ def test_a_change_of_another_app_reads_no_rows_of_ours(
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_revoked_key_ends_everywhere_within_a_second(store: redis.Redis, redis_url: str) -> None:
-    # Not `acreate`: it would leave a connection open in a thread of its own.
     tenant = Tenant.objects.create(name="acme")
     public_id, full = make()
     row = ApiKey.objects.create(
@@ -131,3 +131,4 @@ async def test_a_revoked_key_ends_everywhere_within_a_second(store: redis.Redis,
         await eventually(refused, seconds=1.0)
     finally:
         await node.stop()
+        connections.close_all()  # this loop's own; the fixtures know only the thread's
