@@ -42,14 +42,15 @@ class Policy:
 
     __slots__ = ("burst", "by", "header", "name", "policy_field", "prefix", "rate", "wait_field")
 
-    def __init__(self, limit: RateLimit) -> None:
+    def __init__(self, limit: RateLimit, *, built_in: bool = False) -> None:
         self.rate = limit.rate
         self.burst = limit.burst
         self.by = limit.by
         self.header = limit.by.removeprefix("header:").lower().encode() if limit.by.startswith("header:") else b""
         self.name = limit.name.encode()
         # Its tenant's hash tag keeps the buckets of one request on one node of a cluster.
-        self.prefix = f"anumate:rl:{{{limit.tenant}}}:{limit.name}:"
+        # What is built in is counted under an empty name, which no tenant can give to a policy of its own.
+        self.prefix = f"anumate:rl:{{{limit.tenant}}}:{'' if built_in else limit.name}:"
         window = max(1, math.ceil(limit.burst / limit.rate))
         self.policy_field = b'"%b";q=%d;w=%d' % (self.name, limit.burst, window)
         self.wait_field = max(1, math.ceil(1 / limit.rate))

@@ -236,5 +236,17 @@ async def test_a_policy_counts_by_what_it_says(world: World, by: str) -> None:
     assert statuses == expected.get(by, [200, 429, 429, 429])
 
 
+async def test_a_tenants_policy_named_default_leaves_the_built_in_limit_alone(world: World) -> None:
+    generous = RateLimit("default", "default", 1000.0, 1000, "key")
+    world.publish(a_route(), a_route("paid", rate_limit="default"), rate_limits=(generous,))
+    await world.service()
+    gateway = await world.gateway(default_rate_limit=1)
+    await gateway.knows("orders", 1)
+    requests = ["/orders", "/paid", "/orders", "/paid"]
+    answers = [await gateway.get(path) for path in requests]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
+    assert answers[0].headers["ratelimit-policy"] == '"default";q=1;w=1'
+
+
 def test_a_policy_field_names_the_window_in_which_the_burst_grows_back() -> None:
     assert a_policy(rate=3, burst=10).policy_field == b'"gold";q=10;w=%d' % math.ceil(10 / 3)
