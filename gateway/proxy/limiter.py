@@ -100,7 +100,7 @@ class Bucket:
         self.empty_until = self.token_at = 0.0
         self.remaining = policy.burst
         self.peers = 0
-        self.share = 0.0
+        self.share = 1.0  # or a slow policy would never admit whom this worker does not know yet
         self.share_at = now
         self.drawing: asyncio.Task[None] | None = None
 
@@ -129,6 +129,7 @@ class Limiter:
         self._store_time = store_time  # microseconds as text; empty for the server's own
         self._buckets: dict[str, Bucket] = {}
         self._away_until = 0.0
+        self._away_since: float | None = None
         self._serial = 0
         self._background: set[asyncio.Task[None]] = set()
 
@@ -247,12 +248,14 @@ class Limiter:
                 answer: Any = await redis.evalsha(sha, 1, bucket.key, *args)
             except NoScriptError:
                 answer = await redis.eval(text, 1, bucket.key, *args)
+        self._away_since = None
         return [int(number) for number in answer]
 
     def _lost(self, bucket: Bucket, error: Exception) -> None:
         now = self._now()
         bucket.left = 0  # nobody can say what Redis made of it
-        if now >= self._away_until + AWAY_SECONDS:
+        if self._away_since is None:
+            self._away_since = now
             logger.warning("limits are this worker's share for now, Redis does not answer: %s", error or "too slow")
         self._away_until = now + AWAY_SECONDS
 
@@ -260,11 +263,14 @@ class Limiter:
         """Redis is away: this worker's part of the rate, starting without a new burst."""
         part = 1 / (bucket.peers + 1)
         policy = bucket.policy
-        gained = (now - bucket.share_at) * policy.rate * part
+        # Until the outage began, Redis gave out what was gained.
+        began = now if self._away_since is None else self._away_since
+        gained = (now - max(bucket.share_at, began)) * policy.rate * part
         bucket.share = min(max(1.0, policy.burst * part), bucket.share + gained)
         bucket.share_at = now
         if bucket.share < 1:
-            bucket.empty_until = bucket.token_at = now + (1 - bucket.share) / (policy.rate * part)
+            bucket.token_at = now + (1 - bucket.share) / (policy.rate * part)
+            bucket.empty_until = min(bucket.token_at, now + LEASE_SECONDS)  # then Redis may be back
             raise _refusal(bucket, now)
         bucket.share -= 1
 
