@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,8 @@ ANSWER_SECONDS: Final = 0.5
 AWAY_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed to answer."""
 FORGET_SECONDS: Final = 60.0
+BUCKETS: Final = 50_000
+"""The most that a worker keeps: clients may name as many as they like, where a policy counts by a header."""
 TICK_SECONDS: Final = 0.25
 
 
@@ -127,7 +130,7 @@ class Limiter:
         self._worker = worker
         self._now = monotonic
         self._store_time = store_time  # microseconds as text; empty for the server's own
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # who was not asked for longest comes first
         self._away_until = 0.0
         self._away_since: float | None = None
         self._serial = 0
@@ -137,8 +140,12 @@ class Limiter:
         key = policy.key(subject)
         bucket = self._buckets.get(key)
         if bucket is None:
+            if len(self._buckets) >= BUCKETS:
+                self._buckets.popitem(last=False)  # what it held on lease lapses in Redis by itself
             bucket = self._buckets[key] = Bucket(policy, key, now)
-        elif bucket.policy is not policy:
+            return bucket
+        self._buckets.move_to_end(key)
+        if bucket.policy is not policy:
             bucket.policy = policy  # changed by a publish; what is held of the old one ends soon by itself
             bucket.empty_until = 0.0
         return bucket
@@ -289,7 +296,7 @@ class Limiter:
             if bucket.left and now < bucket.ends:
                 await self._start(bucket, self._give_back(bucket))
             elif now - bucket.touched > FORGET_SECONDS:
-                del self._buckets[key]
+                self._buckets.pop(key, None)  # may have made way for another meanwhile
 
 
 def _refusal(bucket: Bucket, now: float) -> Problem:

@@ -241,6 +241,18 @@ async def test_an_unused_bucket_is_forgotten(async_store: aioredis.Redis) -> Non
     assert not worker.limiter._buckets
 
 
+def test_a_worker_keeps_no_more_buckets_than_its_bound_and_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.limiter.BUCKETS", 3)
+    limiter = Limiter(lambda: connect_async("redis://127.0.0.1:1"), "w", ManualClock())
+    policy = a_policy(by="header:x-who")
+    used = limiter.bucket(policy, "used", 0.0)
+    for number in range(10):
+        limiter.bucket(policy, f"{number}" * 10_000, 0.0)
+        assert limiter.bucket(policy, "used", 0.0) is used
+    assert len(limiter._buckets) == 3
+    assert max(len(key) for key in limiter._buckets) < 100
+
+
 async def test_a_bucket_in_redis_ends_when_it_would_be_full_again(async_store: aioredis.Redis) -> None:
     policy = a_policy(rate=10, burst=20)
     limiter = Limiter(lambda: async_store, "w")
