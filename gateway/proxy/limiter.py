@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,8 @@ ANSWER_SECONDS: Final = 0.5
 AWAY_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed to answer."""
 FORGET_SECONDS: Final = 60.0
+BUCKETS: Final = 50_000
+"""The most that a worker keeps: clients may name as many as they like, where a policy counts by a header."""
 TICK_SECONDS: Final = 0.25
 
 
@@ -42,14 +45,15 @@ class Policy:
 
     __slots__ = ("burst", "by", "header", "name", "policy_field", "prefix", "rate", "wait_field")
 
-    def __init__(self, limit: RateLimit) -> None:
+    def __init__(self, limit: RateLimit, *, built_in: bool = False) -> None:
         self.rate = limit.rate
         self.burst = limit.burst
         self.by = limit.by
         self.header = limit.by.removeprefix("header:").lower().encode() if limit.by.startswith("header:") else b""
         self.name = limit.name.encode()
         # Its tenant's hash tag keeps the buckets of one request on one node of a cluster.
-        self.prefix = f"anumate:rl:{{{limit.tenant}}}:{limit.name}:"
+        # What is built in is counted under an empty name, which no tenant can give to a policy of its own.
+        self.prefix = f"anumate:rl:{{{limit.tenant}}}:{'' if built_in else limit.name}:"
         window = max(1, math.ceil(limit.burst / limit.rate))
         self.policy_field = b'"%b";q=%d;w=%d' % (self.name, limit.burst, window)
         self.wait_field = max(1, math.ceil(1 / limit.rate))
@@ -99,7 +103,7 @@ class Bucket:
         self.empty_until = self.token_at = 0.0
         self.remaining = policy.burst
         self.peers = 0
-        self.share = 0.0
+        self.share = 1.0  # or a slow policy would never admit whom this worker does not know yet
         self.share_at = now
         self.drawing: asyncio.Task[None] | None = None
 
@@ -126,8 +130,9 @@ class Limiter:
         self._worker = worker
         self._now = monotonic
         self._store_time = store_time  # microseconds as text; empty for the server's own
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # who was not asked for longest comes first
         self._away_until = 0.0
+        self._away_since: float | None = None
         self._serial = 0
         self._background: set[asyncio.Task[None]] = set()
 
@@ -135,8 +140,12 @@ class Limiter:
         key = policy.key(subject)
         bucket = self._buckets.get(key)
         if bucket is None:
+            if len(self._buckets) >= BUCKETS:
+                self._buckets.popitem(last=False)  # what it held on lease lapses in Redis by itself
             bucket = self._buckets[key] = Bucket(policy, key, now)
-        elif bucket.policy is not policy:
+            return bucket
+        self._buckets.move_to_end(key)
+        if bucket.policy is not policy:
             bucket.policy = policy  # changed by a publish; what is held of the old one ends soon by itself
             bucket.empty_until = 0.0
         return bucket
@@ -246,12 +255,14 @@ class Limiter:
                 answer: Any = await redis.evalsha(sha, 1, bucket.key, *args)
             except NoScriptError:
                 answer = await redis.eval(text, 1, bucket.key, *args)
+        self._away_since = None
         return [int(number) for number in answer]
 
     def _lost(self, bucket: Bucket, error: Exception) -> None:
         now = self._now()
         bucket.left = 0  # nobody can say what Redis made of it
-        if now >= self._away_until + AWAY_SECONDS:
+        if self._away_since is None:
+            self._away_since = now
             logger.warning("limits are this worker's share for now, Redis does not answer: %s", error or "too slow")
         self._away_until = now + AWAY_SECONDS
 
@@ -259,11 +270,14 @@ class Limiter:
         """Redis is away: this worker's part of the rate, starting without a new burst."""
         part = 1 / (bucket.peers + 1)
         policy = bucket.policy
-        gained = (now - bucket.share_at) * policy.rate * part
+        # Until the outage began, Redis gave out what was gained.
+        began = now if self._away_since is None else self._away_since
+        gained = (now - max(bucket.share_at, began)) * policy.rate * part
         bucket.share = min(max(1.0, policy.burst * part), bucket.share + gained)
         bucket.share_at = now
         if bucket.share < 1:
-            bucket.empty_until = bucket.token_at = now + (1 - bucket.share) / (policy.rate * part)
+            bucket.token_at = now + (1 - bucket.share) / (policy.rate * part)
+            bucket.empty_until = min(bucket.token_at, now + LEASE_SECONDS)  # then Redis may be back
             raise _refusal(bucket, now)
         bucket.share -= 1
 
@@ -282,7 +296,7 @@ class Limiter:
             if bucket.left and now < bucket.ends:
                 await self._start(bucket, self._give_back(bucket))
             elif now - bucket.touched > FORGET_SECONDS:
-                del self._buckets[key]
+                self._buckets.pop(key, None)  # may have made way for another meanwhile
 
 
 def _refusal(bucket: Bucket, now: float) -> Problem:

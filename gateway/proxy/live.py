@@ -91,7 +91,8 @@ class Live:
         if not rate:
             return None
         if tenant not in self._default_policies:
-            self._default_policies[tenant] = Policy(RateLimit(tenant, "default", rate, rate, "key"))
+            limit = RateLimit(tenant, "default", rate, rate, "key")
+            self._default_policies[tenant] = Policy(limit, built_in=True)
         return self._default_policies[tenant]
 
 

@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 from anumate.lib.clock import ManualClock
 from anumate.lib.problem import Problem
 from anumate.lib.redis import connect_async
-from gateway.proxy.limiter import LEASE_SECONDS, Bucket, Limiter, Policy
+from gateway.proxy.limiter import FORGET_SECONDS, LEASE_SECONDS, Bucket, Limiter, Policy
 from gateway.proxy.table import RateLimit
 from tests.gateway.proxy.conftest import World, a_route
 
@@ -178,12 +178,56 @@ async def test_without_redis_each_worker_serves_its_share() -> None:
     nowhere = connect_async("redis://127.0.0.1:1")
     worker = Worker("w", nowhere, clock, a_policy(rate=10, burst=20))
     worker.bucket.peers = 1
-    assert not await worker.admits()  # no new burst out of nothing
+    assert [await worker.admits() for _ in range(5)].count(True) == 1  # no new burst out of nothing
     admitted = 0
     for _ in range(100):
         clock.advance(0.1)
         admitted += await worker.admits()
     assert 45 <= admitted <= 51  # half of 10 a second, for 10 seconds
+    await nowhere.aclose()
+
+
+async def test_an_old_bucket_gets_no_new_burst_when_redis_goes_away() -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    worker = Worker("w", nowhere, clock, a_policy(rate=10, burst=20))
+    assert worker.bucket
+    clock.advance(50)
+    assert [await worker.admits() for _ in range(30)].count(True) == 1
+    await nowhere.aclose()
+
+
+async def test_a_slow_policy_admits_those_it_forgot_while_redis_is_away() -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    worker = Worker("w", nowhere, clock, a_policy(rate=0.001, burst=1))
+    for _ in range(2):
+        assert [await worker.admits() for _ in range(3)] == [True, False, False]
+        clock.advance(FORGET_SECONDS + 1)
+        await worker.limiter.tidy()
+    await nowhere.aclose()
+
+
+async def test_rare_requests_gain_their_share_though_each_of_them_finds_redis_away() -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    worker = Worker("w", nowhere, clock, a_policy(rate=0.2, burst=1))
+    admitted = []
+    for _ in range(5):
+        admitted.append(await worker.admits())
+        clock.advance(3)
+    assert admitted == [True, False, True, False, True]
+    await nowhere.aclose()
+
+
+async def test_refusals_end_soon_after_redis_is_back(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    worker = Worker("w", nowhere, clock, a_policy(rate=0.001, burst=5))
+    assert [await worker.admits() for _ in range(3)] == [True, False, False]
+    worker.limiter._redis = lambda: async_store
+    clock.advance(LEASE_SECONDS + 0.1)
+    assert await worker.admits()
     await nowhere.aclose()
 
 
@@ -195,6 +239,18 @@ async def test_an_unused_bucket_is_forgotten(async_store: aioredis.Redis) -> Non
     await worker.limiter.tidy()
     await worker.limiter.tidy()
     assert not worker.limiter._buckets
+
+
+def test_a_worker_keeps_no_more_buckets_than_its_bound_and_those_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.proxy.limiter.BUCKETS", 3)
+    limiter = Limiter(lambda: connect_async("redis://127.0.0.1:1"), "w", ManualClock())
+    policy = a_policy(by="header:x-who")
+    used = limiter.bucket(policy, "used", 0.0)
+    for number in range(10):
+        limiter.bucket(policy, f"{number}" * 10_000, 0.0)
+        assert limiter.bucket(policy, "used", 0.0) is used
+    assert len(limiter._buckets) == 3
+    assert max(len(key) for key in limiter._buckets) < 100
 
 
 async def test_a_bucket_in_redis_ends_when_it_would_be_full_again(async_store: aioredis.Redis) -> None:
@@ -234,6 +290,18 @@ async def test_a_policy_counts_by_what_it_says(world: World, by: str) -> None:
     statuses = [(await gateway.get(path, headers={"X-Who": who})).status_code for path, who in requests]
     expected = {"route": [200, 429, 200, 429], "header:x-who": [200, 429, 429, 200]}
     assert statuses == expected.get(by, [200, 429, 429, 429])
+
+
+async def test_a_tenants_policy_named_default_leaves_the_built_in_limit_alone(world: World) -> None:
+    generous = RateLimit("default", "default", 1000.0, 1000, "key")
+    world.publish(a_route(), a_route("paid", rate_limit="default"), rate_limits=(generous,))
+    await world.service()
+    gateway = await world.gateway(default_rate_limit=1)
+    await gateway.knows("orders", 1)
+    requests = ["/orders", "/paid", "/orders", "/paid"]
+    answers = [await gateway.get(path) for path in requests]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
+    assert answers[0].headers["ratelimit-policy"] == '"default";q=1;w=1'
 
 
 def test_a_policy_field_names_the_window_in_which_the_burst_grows_back() -> None:
