@@ -59,6 +59,13 @@ async def test_it_registers_what_it_was_told_with_the_key(registry: StandIn) -> 
     }
 
 
+async def test_a_weight_of_nothing_is_said_and_what_was_left_out_is_not(registry: StandIn) -> None:
+    async with client_of(registry, weight=0):
+        body = registry.asked[0].body
+    assert body["weight"] == 0
+    assert not {"zone", "lease_ttl", "health_check"} & body.keys()
+
+
 async def test_it_keeps_its_lease_until_it_stops_and_sends_nothing_after(registry: StandIn) -> None:
     client = client_of(registry)
     await client.start()
