@@ -6,6 +6,7 @@ One Lua call for a write, none for a read. The lane is an ASGI app; its parts th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -39,6 +40,8 @@ ROOT: Final = "/v1/services"
 CATCH_UP_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 15.0
 REFRESH_SECONDS: Final = 2.0
+# A key that expires is looked at on the second; this bounds what a clock that is set anew can do.
+KEY_CHECK_SECONDS: Final = 60.0
 SWEEPER_AWAY_SECONDS: Final = 3.0
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -115,6 +118,10 @@ class Lane:
         self._node = node
         self._items = Items()
         self._changes = Changes(node.catalog)
+        self._keys_changed = asyncio.Event()
+        # After the node's own, so that whoever is woken finds the new keys in force.
+        for section in ("keys", "tenants"):
+            node.on_section(section, self._tell_of_keys)
         node.background(self._stamp)
         node.background(self._refresh)
 
@@ -205,6 +212,7 @@ class Lane:
         query = _query(request)
         if query.index is not None:
             await self._wait(request, query.index, query)
+            self._admit(request, "registry:read")
         now = time.time()
         found = query.find(self._node.catalog, request.tenant, now)
         body = self._items.encode(found, self._node.catalog.index, now)
@@ -217,6 +225,7 @@ class Lane:
         watcher = _Watcher(query, request.tenant)
         stop = self._node.catalog.listen(watcher.hear)
         gone = asyncio.ensure_future(request.gone())
+        refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
         try:
             await request.start(200, *_EVENTS, _NO_STORE)
             if request.method == "HEAD":
@@ -224,12 +233,14 @@ class Lane:
                 return
             await request.write(self._opening(request, query))
             while not gone.done():
-                services = await watcher.next(gone)
+                services = await watcher.next(gone, refused)
+                await self._admit_again(request, "registry:read")
                 events = [self._event("change", request, query, service) for service in services]
                 await request.write(b"".join(events) or b": still here\n\n")
         finally:
             stop()
             gone.cancel()
+            refused.cancel()
 
     # What they share
 
@@ -248,6 +259,32 @@ class Lane:
             if tenant is None or not tenant.active:
                 raise Problem("not_found", "There is no tenant by this name.")
             request.tenant = wanted
+
+    async def _admit_again(self, request: Request, scope: str) -> None:
+        """`_admit` for a stream that is open: its end is all that can be told to a key that lost its right."""
+        try:
+            self._admit(request, scope)
+        except Problem:
+            await request.write(b"", last=True)
+            raise
+
+    async def _refusal(self, request: Request, scope: str) -> None:
+        """Returns once the key that let the request in does so no longer: revoked, expired, its tenant inactive."""
+        while True:
+            changed = self._keys_changed
+            try:
+                self._admit(request, scope)
+            except Problem:
+                return
+            expires_at = request.key.expires_at if request.key else 0.0
+            left = expires_at - time.time() if expires_at else KEY_CHECK_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(left, 0.01), KEY_CHECK_SECONDS)):
+                    await changed.wait()
+
+    def _tell_of_keys(self, _body: bytes) -> None:
+        self._keys_changed.set()
+        self._keys_changed = asyncio.Event()
 
     async def _report(self, key: Key, said: Fact) -> Index | None:
         known = self._node.catalog.get(key)
@@ -270,13 +307,15 @@ class Lane:
             waiting = self._changes.wait(index, request.tenant, query.service_name, query.wait)
             changed = asyncio.ensure_future(waiting)
             gone = asyncio.ensure_future(request.gone())
+            refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
             try:
-                await asyncio.wait((changed, gone), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((changed, gone, refused), return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     raise _ClientGone
             finally:
                 changed.cancel()
                 gone.cancel()
+                refused.cancel()
 
     def _opening(self, request: Request, query: Query) -> bytes:
         catalog, since = self._node.catalog, query.index
@@ -359,10 +398,10 @@ class _Watcher:
                 self._changed.add(service)
                 self._heard.set()
 
-    async def next(self, gone: asyncio.Future[None]) -> list[str]:
+    async def next(self, *until: asyncio.Future[Any]) -> list[str]:
         """What has changed since last asked; nothing when it is time for a sign of life."""
-        heard = asyncio.ensure_future(self._heard.wait())
-        await asyncio.wait((heard, gone), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        heard: asyncio.Future[Any] = asyncio.ensure_future(self._heard.wait())
+        await asyncio.wait((heard, *until), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         heard.cancel()
         self._heard.clear()
         changed, self._changed = sorted(self._changed), set()
