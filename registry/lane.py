@@ -19,7 +19,7 @@ import msgspec
 from anumate.lib.problem import CONTENT_TYPE, Problem
 from anumate.lib.redis import UNAVAILABLE
 from registry.live.catalog import Pair
-from registry.live.discovery import Changes, Items, Query, moment, parse_query
+from registry.live.discovery import Changes, Ends, Items, Query, moment, parse_query
 from registry.live.instances import Fact, Key
 from registry.live.keys import DEFAULT_TENANT, KeyRecord
 from registry.live.node import Node
@@ -222,7 +222,8 @@ class Lane:
         """A snapshot, or what changed since the index of a client that comes back; then each service that changes."""
         self._admit(request, "registry:read")
         query = _query(request, resume=request.headers.get(b"last-event-id", b"").decode("latin-1"))
-        watcher = _Watcher(query, request.tenant)
+        ends = Ends(self._node.catalog, request.tenant)
+        watcher = _Watcher(query, request.tenant, ends)
         stop = self._node.catalog.listen(watcher.hear)
         gone = asyncio.ensure_future(request.gone())
         refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
@@ -231,6 +232,8 @@ class Lane:
             if request.method == "HEAD":
                 await request.write(b"", last=True)
                 return
+            watched = (query.service_name,) if query.service_name else self._node.catalog.services(request.tenant)
+            ends.look(watched, time.time())
             await request.write(self._opening(request, query))
             while not gone.done():
                 services = await watcher.next(gone, refused)
@@ -386,7 +389,8 @@ class Lane:
 class _Watcher:
     """Gathers the names of services that change, so that a slow client gets the newest of each and never a queue."""
 
-    def __init__(self, query: Query, tenant: str) -> None:
+    def __init__(self, query: Query, tenant: str, ends: Ends) -> None:
+        self._ends = ends
         self._tenant = tenant
         self._service = query.service_name
         self._changed: set[str] = set()
@@ -401,10 +405,13 @@ class _Watcher:
     async def next(self, *until: asyncio.Future[Any]) -> list[str]:
         """What has changed since last asked; nothing when it is time for a sign of life."""
         heard: asyncio.Future[Any] = asyncio.ensure_future(self._heard.wait())
-        await asyncio.wait((heard, *until), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        patience = min(KEEP_ALIVE_SECONDS, self._ends.seconds(time.time()))
+        await asyncio.wait((heard, *until), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         heard.cancel()
         self._heard.clear()
-        changed, self._changed = sorted(self._changed), set()
+        now = time.time()
+        changed, self._changed = sorted(self._changed | self._ends.passed(now)), set()
+        self._ends.look(changed, now)
         return changed
 
 

@@ -187,6 +187,21 @@ async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(l
         assert {data["name"]: ids(data) for _, data, _ in changes} == {"my-service": [], "other": ["c"]}
 
 
+async def test_the_end_of_an_operators_state_is_told_to_whoever_waits_or_watches(lane: Served) -> None:
+    await register(lane, instance_id="a")
+    key = Key("default", "my-service", "a")
+    async with events(lane) as stream:
+        await anext(stream)
+        drained = Fact("draining", "by hand", time.time(), expires_at=time.time() + 1.0)
+        index = str(await lane.node.store.put_fact(key, "state", drained))
+        assert ids((await anext(stream))[1]) == []
+        async with asyncio.timeout(3):
+            waiting = discover(lane, service_name="my-service", index=index, wait="30s")
+            answer, (_, data, _) = await asyncio.gather(waiting, anext(stream))
+    assert (ids(answer), ids(data)) == (["a"], ["a"])
+    assert time.time() >= drained.expires_at
+
+
 def withdraw(redis_url: str, lane: Served, how: str) -> None:
     """Take the key `read` its right."""
     with connect(redis_url) as client:
