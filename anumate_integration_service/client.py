@@ -76,8 +76,9 @@ def create_discovery_client(
         "tags": list(tags),
         "metadata": details,
     }
-    optional = {"zone": zone, "weight": weight, "lease_ttl": lease_ttl, "health_check": health_check}
-    document.update({name: value for name, value in optional.items() if value})
+    # What was given is said, a weight of 0 included; whether it is acceptable is for the registry to judge.
+    optional = {"zone": zone or None, "weight": weight, "lease_ttl": lease_ttl, "health_check": health_check}
+    document.update({name: value for name, value in optional.items() if value is not None})
     return DiscoveryClient(
         RegistryApi(url, api_key or os.environ.get("ANUMATE_API_KEY", "")), document, port=http_port, host=host
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -12,9 +13,13 @@ import httpx
 from anumate_integration_service.errors import LeaseUnknown, RegistrationRefused, RegistryUnavailable
 from anumate_integration_service.instances import ServiceInstance
 
+T = TypeVar("T")
+
 TIMEOUT = 5.0
 # What may pass between the end of a blocking query's wait and its answer.
 ANSWER_MARGIN = 10.0
+# What reading an answer raises that is not as the registry gives it; a number too large for a float included.
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class Lease(NamedTuple):
@@ -39,41 +44,71 @@ class RegistryApi:
         self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport)
 
     async def register(self, document: Mapping[str, Any]) -> Lease:
-        answer = await self._send("POST", "/v1/services/register", json=document)
-        ttl = float(answer["lease_ttl"])
-        return Lease(ttl, float(answer.get("heartbeat_interval") or ttl / 3))
+        return await self._send("POST", "/v1/services/register", _lease, json=document)
 
     async def heartbeat(self, name: str, instance_id: str, report: Mapping[str, str]) -> None:
         path = f"{_address(name, instance_id)}/heartbeat"
-        await self._send("PUT", path, json=report or None, missing=LeaseUnknown)
+        await self._send("PUT", path, _nothing, json=report or None, missing=LeaseUnknown)
 
     async def deregister(self, name: str, instance_id: str) -> None:
-        await self._send("DELETE", _address(name, instance_id), missing=LeaseUnknown)
+        await self._send("DELETE", _address(name, instance_id), _nothing, missing=LeaseUnknown)
 
     async def services(self, index: str = "", wait: float = 0.0) -> Listing:
         """Every instance that may get traffic. With `index`: once that is no longer the newest, or after `wait`."""
         query = {"index": index, "wait": f"{wait:g}s"} if index else {}
-        answer = await self._send("GET", "/v1/services", params=query, timeout=TIMEOUT + wait + ANSWER_MARGIN)
-        return Listing(answer["index"], tuple(ServiceInstance.from_json(item) for item in answer["services"]))
+        timeout = TIMEOUT + wait + ANSWER_MARGIN
+        return await self._send("GET", "/v1/services", _listing, params=query, timeout=timeout)
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def _send(
-        self, method: str, path: str, *, missing: type[LeaseUnknown] | None = None, **options: Any
-    ) -> dict[str, Any]:
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T],
+        *,
+        missing: type[LeaseUnknown] | None = None,
+        **options: Any,
+    ) -> T:
         try:
             response = await self._http.request(method, path, **options)
-            if response.is_success:
-                return response.json() if response.content else {}
-        except (httpx.TransportError, ValueError) as error:
+        except (httpx.RequestError, ValueError) as error:
             raise RegistryUnavailable(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
+        if response.is_success:
+            return self._read(response, read)
         sentence, code = _problem(response)
         if response.status_code == 404 and missing is not None:
             raise missing(sentence)
         if response.status_code == 429 or response.status_code >= 500:
             raise RegistryUnavailable(sentence, _retry_after(response))
         raise RegistrationRefused(sentence, status=response.status_code, code=code)
+
+    def _read(self, response: httpx.Response, read: Callable[[Any], T]) -> T:
+        """An odd answer is an outage: a proxy in between, a registry half up. Trying again may help."""
+        try:
+            return read(response.json() if response.content else {})
+        except _MALFORMED as error:
+            sentence = f"{self.url} does not answer like a registry: {type(error).__name__}: {error}"
+            raise RegistryUnavailable(sentence) from error
+
+
+def _nothing(answer: Any) -> None:
+    """For answers of which only the status counts."""
+
+
+def _lease(answer: Any) -> Lease:
+    ttl = float(answer["lease_ttl"])
+    lease = Lease(ttl, float(answer.get("heartbeat_interval") or ttl / 3))
+    if not all(math.isfinite(seconds) and seconds > 0 for seconds in lease):
+        raise ValueError(f"a lease of {ttl:g} s")
+    return lease
+
+
+def _listing(answer: Any) -> Listing:
+    if not isinstance(answer["index"], str):
+        raise TypeError("the index is no text")
+    return Listing(answer["index"], tuple(ServiceInstance.from_json(item) for item in answer["services"]))
 
 
 def _address(name: str, instance_id: str) -> str:
@@ -86,12 +121,13 @@ def _problem(response: httpx.Response) -> tuple[str, str]:
         body = response.json()
         faults = [f"{error['pointer']}: {error['detail']}" for error in body.get("errors", ())]
         return "; ".join(faults) or str(body["detail"]), str(body["code"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _MALFORMED:
         return f"{response.request.url} answered {response.status_code}.", ""
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return float(response.headers["Retry-After"])
+        seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
         return None
+    return seconds if math.isfinite(seconds) else None

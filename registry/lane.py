@@ -6,6 +6,7 @@ One Lua call for a write, none for a read. The lane is an ASGI app; its parts th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ import msgspec
 from anumate.lib.problem import CONTENT_TYPE, Problem
 from anumate.lib.redis import UNAVAILABLE
 from registry.live.catalog import Pair
-from registry.live.discovery import Changes, Items, Query, moment, parse_query
+from registry.live.discovery import Changes, Ends, Items, Query, moment, parse_query
 from registry.live.instances import Fact, Key
 from registry.live.keys import DEFAULT_TENANT, KeyRecord
 from registry.live.node import Node
@@ -39,6 +40,8 @@ ROOT: Final = "/v1/services"
 CATCH_UP_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 15.0
 REFRESH_SECONDS: Final = 2.0
+# A key that expires is looked at on the second; this bounds what a clock that is set anew can do.
+KEY_CHECK_SECONDS: Final = 60.0
 SWEEPER_AWAY_SECONDS: Final = 3.0
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -115,6 +118,10 @@ class Lane:
         self._node = node
         self._items = Items()
         self._changes = Changes(node.catalog)
+        self._keys_changed = asyncio.Event()
+        # After the node's own, so that whoever is woken finds the new keys in force.
+        for section in ("keys", "tenants"):
+            node.on_section(section, self._tell_of_keys)
         node.background(self._stamp)
         node.background(self._refresh)
 
@@ -205,6 +212,7 @@ class Lane:
         query = _query(request)
         if query.index is not None:
             await self._wait(request, query.index, query)
+            self._admit(request, "registry:read")
         now = time.time()
         found = query.find(self._node.catalog, request.tenant, now)
         body = self._items.encode(found, self._node.catalog.index, now)
@@ -214,22 +222,28 @@ class Lane:
         """A snapshot, or what changed since the index of a client that comes back; then each service that changes."""
         self._admit(request, "registry:read")
         query = _query(request, resume=request.headers.get(b"last-event-id", b"").decode("latin-1"))
-        watcher = _Watcher(query, request.tenant)
+        ends = Ends(self._node.catalog, request.tenant)
+        watcher = _Watcher(query, request.tenant, ends)
         stop = self._node.catalog.listen(watcher.hear)
         gone = asyncio.ensure_future(request.gone())
+        refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
         try:
             await request.start(200, *_EVENTS, _NO_STORE)
             if request.method == "HEAD":
                 await request.write(b"", last=True)
                 return
+            watched = (query.service_name,) if query.service_name else self._node.catalog.services(request.tenant)
+            ends.look(watched, time.time())
             await request.write(self._opening(request, query))
             while not gone.done():
-                services = await watcher.next(gone)
+                services = await watcher.next(gone, refused)
+                await self._admit_again(request, "registry:read")
                 events = [self._event("change", request, query, service) for service in services]
                 await request.write(b"".join(events) or b": still here\n\n")
         finally:
             stop()
             gone.cancel()
+            refused.cancel()
 
     # What they share
 
@@ -248,6 +262,32 @@ class Lane:
             if tenant is None or not tenant.active:
                 raise Problem("not_found", "There is no tenant by this name.")
             request.tenant = wanted
+
+    async def _admit_again(self, request: Request, scope: str) -> None:
+        """`_admit` for a stream that is open: its end is all that can be told to a key that lost its right."""
+        try:
+            self._admit(request, scope)
+        except Problem:
+            await request.write(b"", last=True)
+            raise
+
+    async def _refusal(self, request: Request, scope: str) -> None:
+        """Returns once the key that let the request in does so no longer: revoked, expired, its tenant inactive."""
+        while True:
+            changed = self._keys_changed
+            try:
+                self._admit(request, scope)
+            except Problem:
+                return
+            expires_at = request.key.expires_at if request.key else 0.0
+            left = expires_at - time.time() if expires_at else KEY_CHECK_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(left, 0.01), KEY_CHECK_SECONDS)):
+                    await changed.wait()
+
+    def _tell_of_keys(self, _body: bytes) -> None:
+        self._keys_changed.set()
+        self._keys_changed = asyncio.Event()
 
     async def _report(self, key: Key, said: Fact) -> Index | None:
         known = self._node.catalog.get(key)
@@ -270,13 +310,15 @@ class Lane:
             waiting = self._changes.wait(index, request.tenant, query.service_name, query.wait)
             changed = asyncio.ensure_future(waiting)
             gone = asyncio.ensure_future(request.gone())
+            refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
             try:
-                await asyncio.wait((changed, gone), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((changed, gone, refused), return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     raise _ClientGone
             finally:
                 changed.cancel()
                 gone.cancel()
+                refused.cancel()
 
     def _opening(self, request: Request, query: Query) -> bytes:
         catalog, since = self._node.catalog, query.index
@@ -347,7 +389,8 @@ class Lane:
 class _Watcher:
     """Gathers the names of services that change, so that a slow client gets the newest of each and never a queue."""
 
-    def __init__(self, query: Query, tenant: str) -> None:
+    def __init__(self, query: Query, tenant: str, ends: Ends) -> None:
+        self._ends = ends
         self._tenant = tenant
         self._service = query.service_name
         self._changed: set[str] = set()
@@ -359,13 +402,16 @@ class _Watcher:
                 self._changed.add(service)
                 self._heard.set()
 
-    async def next(self, gone: asyncio.Future[None]) -> list[str]:
+    async def next(self, *until: asyncio.Future[Any]) -> list[str]:
         """What has changed since last asked; nothing when it is time for a sign of life."""
-        heard = asyncio.ensure_future(self._heard.wait())
-        await asyncio.wait((heard, gone), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        heard: asyncio.Future[Any] = asyncio.ensure_future(self._heard.wait())
+        patience = min(KEEP_ALIVE_SECONDS, self._ends.seconds(time.time()))
+        await asyncio.wait((heard, *until), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         heard.cancel()
         self._heard.clear()
-        changed, self._changed = sorted(self._changed), set()
+        now = time.time()
+        changed, self._changed = sorted(self._changed | self._ends.passed(now)), set()
+        self._ends.look(changed, now)
         return changed
 
 

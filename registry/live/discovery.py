@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -24,6 +26,8 @@ T = TypeVar("T")
 
 STATUSES: Final = ("healthy", "degraded", "unhealthy", "unknown", "any")
 MAX_WAIT: Final = 600.0
+# The loop's clock is not the wall's: a wait ends a little late rather than before the state has ended.
+_LATE: Final = 0.01
 _UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
 _ONCE: Final = frozenset({"service_name", "version", "status", "zone", "index", "wait"})
 _ANYTHING: Final = ("", "")
@@ -201,6 +205,34 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(round(seconds, 3), UTC)
 
 
+class Ends:
+    """When operators' states end by themselves, service by service. Nothing is written then, so no change tells."""
+
+    def __init__(self, catalog: Catalog, tenant: str) -> None:
+        self._catalog = catalog
+        self._tenant = tenant
+        self._next: dict[str, float] = {}
+
+    def look(self, services: Iterable[str], now: float) -> None:
+        """Learn the earliest end after `now` of each of these services."""
+        for service in services:
+            instances = self._catalog.instances(self._tenant, service)
+            facts = (instance.facts.get(kind) for instance in instances for kind in ("state", "service_state"))
+            ends = [fact.expires_at for fact in facts if fact and fact.expires_at > now]
+            if ends:
+                self._next[service] = min(ends)
+            else:
+                self._next.pop(service, None)
+
+    def passed(self, now: float) -> set[str]:
+        """The services of which an end has come since they were looked at."""
+        return {service for service, at in self._next.items() if at <= now}
+
+    def seconds(self, now: float) -> float:
+        """How long until the first one; infinite when none is known."""
+        return max(min(self._next.values(), default=math.inf) - now, 0.0) + _LATE
+
+
 class Changes:
     """Lets requests wait until something of a service, or of a whole tenant, has changed after an index."""
 
@@ -215,9 +247,11 @@ class Changes:
         return index.epoch != position.epoch or self._catalog.changed_at(tenant, service) > index.seq
 
     async def wait(self, index: Index, tenant: str, service: str, seconds: float) -> None:
-        """Return once something changed after `index`, or when the time is up."""
+        """Return once something changed after `index` or an operator's state ended, or when the time is up."""
+        now, ends = time.time(), Ends(self._catalog, tenant)
+        ends.look((service,) if service else self._catalog.services(tenant), now)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, ends.seconds(now))):
                 while not self.since(index, tenant, service):
                     await self._next(tenant, service)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from anumate_integration_service import (
@@ -17,6 +18,7 @@ from anumate_integration_service import (
     create_discovery_client,
 )
 from anumate_integration_service.client import full_jitter
+from anumate_integration_service.registry_api import RegistryApi
 from tests.client.stand_in import StandIn, stand_in
 from tests.conftest import eventually
 
@@ -55,6 +57,13 @@ async def test_it_registers_what_it_was_told_with_the_key(registry: StandIn) -> 
         "lease_ttl": 9,
         "health_check": {"check_type": "http", "path": "/health"},
     }
+
+
+async def test_a_weight_of_nothing_is_said_and_what_was_left_out_is_not(registry: StandIn) -> None:
+    async with client_of(registry, weight=0):
+        body = registry.asked[0].body
+    assert body["weight"] == 0
+    assert not {"zone", "lease_ttl", "health_check"} & body.keys()
 
 
 async def test_it_keeps_its_lease_until_it_stops_and_sends_nothing_after(registry: StandIn) -> None:
@@ -110,6 +119,53 @@ async def test_an_outage_is_logged_once_and_survived(registry: StandIn, caplog: 
         await eventually(lambda: registry.count("PUT", "/heartbeat") >= healthy + 2)
         assert client.registered
     assert caplog.text.count("the registry is away") == 1
+
+
+ODD_ANSWERS = [
+    {"content": b""},
+    {"content": b"<html>Sign in</html>"},
+    {"content": b"{}", "headers": {"content-encoding": "gzip"}},
+    {"content": b"[" * 100_000},
+    {"json": []},
+    {"json": None},
+    {"json": {"lease_ttl": None, "index": None, "services": []}},
+    {"json": {"lease_ttl": "soon", "index": "a-1", "services": None}},
+    {"json": {"lease_ttl": 10**400, "index": "a-1", "services": ["orders"]}},
+    {"json": {"lease_ttl": -1, "index": "a-1", "services": [{"name": "orders"}]}},
+    {"content": b'{"lease_ttl": NaN, "index": "a-1", "services": [{"name": "a", "instance_id": "b", "endpoints": 1}]}'},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS)
+async def test_an_odd_answer_counts_as_an_outage_wherever_it_is_read(odd: dict[str, Any]) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        # As a stream, because a response made at once would be decoded before it was sent.
+        made = httpx.Response(200, **{key: value for key, value in odd.items() if key != "headers"})
+        return httpx.Response(200, headers=odd.get("headers"), stream=httpx.ByteStream(made.content))
+
+    api = RegistryApi("http://registry", "", transport=httpx.MockTransport(answer))
+    with pytest.raises(RegistryUnavailable):
+        await api.register({"name": "orders"})
+    with pytest.raises(RegistryUnavailable):
+        await api.services()
+    await api.close()
+
+
+async def test_odd_answers_end_neither_the_lease_nor_the_watch(registry: StandIn) -> None:
+    async with client_of(registry) as client:
+        await client.get_services()
+        registry.canned = {"/v1/services": (200, []), "/v1/services/register": (200, {"lease_ttl": "soon"})}
+        registry.leases.clear()
+        registry.change()
+        await eventually(
+            lambda: registry.count("GET", "/v1/services") >= 3 and registry.count("POST", "/register") >= 3
+        )
+        registry.canned = {}
+        await eventually(lambda: client.registered and "orders-1" in registry.leases)
+        registry.change()
+        seen = registry.count("GET", "/v1/services")
+        await eventually(lambda: registry.count("GET", "/v1/services") > seen)
+        assert [each.instance_id for each in await client.get_services()] == ["orders-1"]
 
 
 @pytest.mark.parametrize(

