@@ -24,7 +24,7 @@ def list_breakers(
     from anumate_integration_service.cli.api import Api
 
     with Api(url, api_key, tenant) as api:
-        answer = api.get("/v1/circuit-breakers")
+        answer = api.get_all("/v1/circuit-breakers")
     if json:
         show.as_json(answer)
         return

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.client.stand_in import StandIn, stand_in
+from anumate_integration_service.cli.api import Api
+from tests.client.stand_in import Asked, StandIn, stand_in
 
 CODE = "from anumate_integration_service.cli.main import main; main()"
 SERVICE = {
@@ -174,3 +175,40 @@ async def test_the_key_comes_from_the_option_the_environment_or_the_state_direct
     await shell.run("services", "list", "--api-key", "given", "--tenant", "acme")
     assert sent() == "given"
     assert registry.asked[-1].headers["x-tenant"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://localhost:8090", True),
+        ("http://127.8.0.1", True),
+        ("https://[::1]:8090", True),
+        ("http://10.0.0.1:8090", False),
+        ("https://localhost.example.com", False),
+        ("http://localhost@example.com", False),
+    ],
+)
+def test_the_key_of_the_state_directory_is_shown_to_this_machine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, shown: bool
+) -> None:
+    monkeypatch.setenv("ANUMATE_HOME", str(tmp_path))
+    (tmp_path / "api-key").write_text("from the file\n")
+    with Api(url, "", "") as api:
+        assert api._http.headers.get("x-api-key") == ("from the file" if shown else None)
+    with Api(url, "given", "") as api:
+        assert api._http.headers["x-api-key"] == "given"
+
+
+async def test_breakers_are_listed_from_every_page(
+    shell: Shell, registry: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def pages(asked: Asked) -> tuple[int, object]:
+        number = int(asked.query.get("page", ["1"])[0])
+        breaker = {"name": f"breaker-{number}", "state": "closed", "calls": 1, "failures": 0}
+        following = f"http://elsewhere/v1/circuit-breakers?page={number + 1}" if number < 3 else None
+        return 200, {"count": 3, "next": following, "previous": None, "results": [breaker]}
+
+    monkeypatch.setattr(registry, "_answer", pages)
+    ended = await shell.run("circuit", "list")
+    assert re.findall(r"breaker-\d", ended.out) == ["breaker-1", "breaker-2", "breaker-3"]
+    assert len(json.loads((await shell.run("circuit", "list", "--json")).out)["results"]) == 3
