@@ -16,6 +16,7 @@ import msgspec
 
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
+from anumate_integration_service.breaker import Outcome
 from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer, name_of
 from gateway.proxy.config import Config, log_as_configured
@@ -23,7 +24,7 @@ from gateway.proxy.cors import Cors
 from gateway.proxy.errors import answer_of, date_field
 from gateway.proxy.exchange import Exchange, Header, Scope
 from gateway.proxy.forwarder import Forwarder, Receive, Send
-from gateway.proxy.guard import Guard
+from gateway.proxy.guard import Guard, Pass
 from gateway.proxy.heads import VIA, Peers, is_loop, request_head
 from gateway.proxy.limiter import Limiter, Policy
 from gateway.proxy.live import Binding, Here, Live
@@ -125,22 +126,31 @@ class Gateway:
         key = x.client.id if x.client and x.client.id else self.peers.client_address(x)
         tried: list[str] = []
         failure: UpstreamError | None = None
-        while True:
-            now = self._now()
-            endpoint = self.balancer.pick(binding.shares, now, key, tried)
-            if endpoint is None:
-                raise failure or _nobody(binding)
-            x.service = endpoint.service
-            permit = self.guard.enter(x.tenant, endpoint.service, now)
-            try:
-                await self.forwarder.forward(x, head, endpoint, permit, receive, send)
-                return
-            except UpstreamError as error:
-                error.instance = name_of(endpoint)
-                if not _may_retry(error, x) or len(tried) >= binding.route.retries:
-                    raise
-                tried.append(error.instance)
-                failure = error
+        permit: Pass | None = None
+        try:
+            while True:
+                now = self._now()
+                endpoint = self.balancer.pick(binding.shares, now, key, tried)
+                if endpoint is None:
+                    raise failure or _nobody(binding)
+                x.service = endpoint.service
+                permit = self.guard.enter(x.tenant, endpoint.service, now, permit)
+                try:
+                    await self.forwarder.forward(x, head, endpoint, permit, receive, send)
+                    return
+                except UpstreamError as error:
+                    error.instance = name_of(endpoint)
+                    if not _may_retry(error, x) or len(tried) >= binding.route.retries:
+                        raise
+                    tried.append(error.instance)
+                    failure = error
+        except UpstreamError:
+            if permit is not None:
+                permit.vote(Outcome.FAILURE, self._now())
+            raise
+        finally:
+            if permit is not None:
+                permit.vote(Outcome.CANCELLED, self._now())  # unless it has voted
 
     def _subject(self, policy: Policy, binding: Binding, x: Exchange) -> str:
         """Whose bucket it is. Who has no key is told by address."""

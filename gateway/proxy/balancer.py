@@ -20,18 +20,34 @@ from registry.live.instances import Endpoint as Address
 from registry.live.instances import Instance
 
 DEFAULT_STRATEGY: Final = "round_robin"
+REST_SECONDS: Final = 2.0
+"""How long an instance that took no connection is left alone; twice as long each time in a row."""
+REST_LIMIT: Final = 30.0
 Pair = tuple[str, str]
 
 
 class Endpoint(Candidate):
     """An instance as the gateway uses it: its connections, and what balancing knows of it."""
 
-    __slots__ = ("pool", "service")
+    __slots__ = ("_rest_seconds", "pool", "rests_until", "service")
 
     def __init__(self, service: str, id: str, weight: int, pool: Pool) -> None:
         super().__init__(id, weight)
         self.service = service
         self.pool = pool
+        self.rests_until = 0.0
+        self.reached()
+
+    def rest(self, now: float) -> None:
+        """It took no connection: leave it alone until health checks have had time to see that."""
+        if now < self.rests_until:
+            return  # requests that failed together are one failure
+        self.rests_until = now + self._rest_seconds
+        self._rest_seconds = min(2 * self._rest_seconds, REST_LIMIT)
+
+    def reached(self) -> None:
+        """It answered, so its next rest is a short one again."""
+        self._rest_seconds = REST_SECONDS
 
 
 class Group:
@@ -113,16 +129,23 @@ class Balancer:
         self.refresh(due)
 
     def pick(self, shares: tuple[Share, ...], now: float, key: str, tried: Collection[str] = ()) -> Endpoint | None:
-        """The instance for a request, other than those `tried`; None when there is none."""
+        """The instance for a request, other than those `tried`; None when there is none.
+
+        One that rests is picked only when all that are left do.
+        """
         group = shares[0][0] if len(shares) == 1 else self._share(shares)
         if not tried and group.endpoints:
-            return group.strategy.pick(group.endpoints, now, self._random, key)
-        left = [e for each, weight in shares if weight for e in each.endpoints if name_of(e) not in tried]
+            endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
+            if endpoint.rests_until <= now:
+                return endpoint
+        usable = [each for each, weight in shares if weight or len(shares) == 1]
+        left = [e for each in usable for e in each.endpoints if name_of(e) not in tried]
         if not left:
             return None
+        left = [endpoint for endpoint in left if endpoint.rests_until <= now] or left
         for _ in range(len(group.endpoints)):
             endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
-            if name_of(endpoint) not in tried:
+            if endpoint in left:
                 return endpoint
         return left[int(self._random() * len(left))]
 

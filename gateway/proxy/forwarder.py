@@ -31,7 +31,9 @@ class Forwarder:
     async def forward(
         self, x: Exchange, head: bytes, endpoint: Endpoint, permit: Pass, receive: Receive, send: Send
     ) -> None:
-        """One try on one instance: the request there, the answer back, the verdict to breaker and balancing.
+        """One try on one instance: the request there, the answer back, what it was like to balancing.
+
+        An answer votes. A failure does not: whether it was the request's last try is for the caller to say.
 
         Raises:
             UpstreamError: the instance failed; the client has an answer only if `x.started_answer`. ClientGone.
@@ -44,12 +46,14 @@ class Forwarder:
                 await self._answer(x, delivery, endpoint, permit, started, send)
             finally:
                 delivery.end()
-        except UpstreamError:
+        except UpstreamError as error:
+            now = self._now()
             if not permit.voted:
-                self._judge(endpoint, permit, started, failed=True)
+                endpoint.observed(now, now - started, failed=True)
+            if error.unsent:
+                endpoint.rest(now)
             raise
         finally:
-            permit.vote(Outcome.CANCELLED, started)  # unless it has voted
             endpoint.ended()
 
     async def _deliver(self, x: Exchange, head: bytes, endpoint: Endpoint, receive: Receive) -> Delivery:
@@ -76,7 +80,10 @@ class Forwarder:
         headers = answer_head(status, connection.headers, self._added(x))
         if not delivery.sent:
             headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
-        self._judge(endpoint, permit, started, failed)
+        now = self._now()
+        endpoint.reached()
+        endpoint.observed(now, now - started, failed)
+        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now)
         x.started_answer = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if connection.complete:
@@ -88,11 +95,6 @@ class Forwarder:
             piece = await connection.read()
             more = not connection.complete
             await send({"type": "http.response.body", "body": piece, "more_body": more})
-
-    def _judge(self, endpoint: Endpoint, permit: Pass, started: float, failed: bool) -> None:
-        now = self._now()
-        endpoint.observed(now, now - started, failed)
-        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now)
 
 
 class Delivery:

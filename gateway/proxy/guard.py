@@ -100,17 +100,23 @@ class Guard:
         for pair, breaker in self._breakers.items():
             breaker.adopt(self._policies.get(pair, self._default))
 
-    def enter(self, tenant: str, service: str, now: float) -> Pass:
-        """Leave to send one request to the service.
+    def enter(self, tenant: str, service: str, now: float, held: Pass | None = None) -> Pass:
+        """Leave to send one request to the service, however many of its instances are tried.
+
+        What the request holds already stays good for its service: a breaker that opened meanwhile refuses others.
 
         Raises:
             Problem: circuit_open.
         """
+        if held is not None:
+            if held.service == service:
+                return held
+            held.vote(Outcome.CANCELLED, now)  # the request goes on elsewhere, so this service has not lost it
         breaker = self._breakers.get((tenant, service)) or self._breaker((tenant, service), now)
         ticket = breaker.acquire(now)
         if ticket is None:
             raise _refusal(service, breaker, now)
-        return Pass(breaker, ticket, now)
+        return Pass(service, breaker, ticket, now)
 
     def blame(self, tenant: str, service: str, now: float) -> None:
         """Count a failure that came after the vote: the answer began well and broke off."""
@@ -190,11 +196,12 @@ class Guard:
 
 
 class Pass:
-    """A request's leave to go to a service; it votes once."""
+    """A request's leave to go to a service. It votes once: one dead instance must not speak for all of them."""
 
-    __slots__ = ("_breaker", "_entered", "_ticket", "voted")
+    __slots__ = ("_breaker", "_entered", "_ticket", "service", "voted")
 
-    def __init__(self, breaker: CircuitBreaker, ticket: int, now: float) -> None:
+    def __init__(self, service: str, breaker: CircuitBreaker, ticket: int, now: float) -> None:
+        self.service = service
         self._breaker = breaker
         self._ticket = ticket
         self._entered = now

