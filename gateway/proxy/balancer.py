@@ -119,7 +119,7 @@ class Balancer:
             ]
             self._keep(pair, known, {endpoint.id: endpoint for _, endpoint in eligible})
             for group in groups:
-                group.endpoints = _weighty([e for instance, e in eligible if _fits(group.version, instance)])
+                group.endpoints = _weighty([each for each in eligible if _fits(group.version, each[0])])
             self._note_expiry(pair, instances, now)
 
     def refresh_due(self) -> None:
@@ -186,7 +186,8 @@ class Balancer:
 
 
 def _endpoint(instance: Instance, address: Address, known: dict[str, Endpoint]) -> Endpoint:
-    key, weight = instance.key, max(instance.document.weight, 0)
+    # Weight 0 is judged by `_weighty`; where such an instance gets requests, it is among its like.
+    key, weight = instance.key, max(instance.document.weight, 1)
     endpoint = known.get(key.id)
     if endpoint is None or (endpoint.pool.host, endpoint.pool.port) != (address.host, address.port):
         endpoint = Endpoint(key.service, key.id, weight, Pool(address.host, address.port))
@@ -203,14 +204,10 @@ def _http_address(instance: Instance) -> Address | None:
     return next((each for each in endpoints.values() if each.protocol == "http"), None)
 
 
-def _weighty(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
-    """Without those of weight 0, as long as others are there."""
-    weighty = tuple(endpoint for endpoint in endpoints if endpoint.weight)
-    if weighty:
-        return weighty
-    for endpoint in endpoints:
-        endpoint.weight = 1
-    return tuple(endpoints)
+def _weighty(eligible: list[tuple[Instance, Endpoint]]) -> tuple[Endpoint, ...]:
+    """Without those of weight 0, as long as others are there. Endpoints are in several groups, so none is changed."""
+    weighty = tuple(endpoint for instance, endpoint in eligible if instance.document.weight > 0)
+    return weighty or tuple(endpoint for _, endpoint in eligible)
 
 
 def _specifier(text: str) -> SpecifierSet | None:
