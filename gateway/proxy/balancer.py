@@ -36,7 +36,7 @@ class Endpoint(Candidate):
         self.service = service
         self.pool = pool
         self.rests_until = 0.0
-        self.reached()
+        self._rest_seconds = REST_SECONDS
 
     def rest(self, now: float) -> None:
         """It took no connection: leave it alone until health checks have had time to see that."""
