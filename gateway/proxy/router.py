@@ -279,7 +279,7 @@ class Router:
     def _compile(self, route: Route) -> list[Rule]:
         try:
             return [Rule(route, host.lower()) for host in dict.fromkeys(route.hosts or ("",))]
-        except (re.error, Problem) as error:
+        except (re.error, OverflowError, RecursionError, ValueError, Problem) as error:
             self.skipped.append((route.name, f"Route {route.name} is left out: {error}"))
             return []
 
