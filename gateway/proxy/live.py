@@ -36,9 +36,10 @@ class Compiled:
 
     def __init__(self, body: bytes) -> None:
         table = decode(body)
-        self.skipped = [(r.name, f"Route {r.name} is left out: {why}") for r in table.routes if (why := _defect(r))]
-        bad = {name for name, _ in self.skipped}
-        self.table = msgspec.structs.replace(table, routes=tuple(r for r in table.routes if r.name not in bad))
+        bad = {route.id: (route.name, why) for route in table.routes if (why := _defect(route))}
+        self.skipped = [(name, f"Route {name} is left out: {why}") for name, why in bad.values()]
+        # By id: another tenant's route may have the same name.
+        self.table = msgspec.structs.replace(table, routes=tuple(r for r in table.routes if r.id not in bad))
         self.router = Router(self.table)
         self.skipped += self.router.skipped
         self.policies = {(limit.tenant, limit.name): Policy(limit) for limit in table.rate_limits}

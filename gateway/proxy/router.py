@@ -303,7 +303,7 @@ class Router:
     def _compile(self, route: Route) -> list[Rule]:
         try:
             return [Rule(route, host.lower()) for host in dict.fromkeys(route.hosts or ("",))]
-        except (BadPattern, Problem) as error:
+        except (ValueError, Problem) as error:  # BadPattern is one
             self.skipped.append((route.name, f"Route {route.name} is left out: {error}"))
             return []
 

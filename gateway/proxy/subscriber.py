@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import msgspec
-
 from gateway.proxy.live import Compiled, Live
 
 logger = logging.getLogger("anumate.gateway")
@@ -37,5 +35,5 @@ class Subscriber:
             self._newest = None
             try:
                 self._live.swap(await asyncio.to_thread(Compiled, body))
-            except msgspec.MsgspecError as error:
-                logger.error("the table published is not one, the last good one stays: %s", error)
+            except Exception as error:  # whatever it is, the next table must find this task able to take it
+                logger.error("the table published is not one, the last good one stays: %r", error)
