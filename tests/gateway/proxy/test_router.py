@@ -109,7 +109,7 @@ def test_another_tenants_routes_are_not_there() -> None:
         router(route("r")).match("acme", "h", "GET", "/")
 
 
-@pytest.mark.parametrize("path", ["/(", "/a{99999999999999999999}", "/" + "(" * 5000 + ")" * 5000])
+@pytest.mark.parametrize("path", ["/(", "/a{1001}", "/[b-a]"])
 def test_a_bad_route_is_skipped_and_named(path: str) -> None:
     table = router(route("bad", path, path_type="regex"), route("good"))
     assert taken_by(table, "/x") == "good"
