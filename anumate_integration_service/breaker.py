@@ -167,6 +167,9 @@ class CircuitBreaker:
         """Go on under another policy. The state stays; counts of another window's length are forgotten."""
         if policy.window_seconds != self.policy.window_seconds:
             self._window = _Window(policy.window_seconds)
+        if more := policy.half_open_calls - self.policy.half_open_calls:
+            # With fewer permits than trials to pass, or with none, a half-open breaker could never close.
+            self._permits = max(self._permits + more, 1)
         self.policy = policy
 
     def retry_in(self, now: float) -> float:

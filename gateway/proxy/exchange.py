@@ -160,8 +160,13 @@ class Exchange:
             self.has_body = int(length) > 0
         else:
             self.has_body = version not in ("1.0", "1.1")
-        if (upgrade := known.get(b"upgrade")) and upgrade.lower() == b"websocket":
+        upgrade = known.get(b"upgrade")
+        if upgrade and upgrade.lower() == b"websocket":
             raise Problem("malformed_request", "WebSocket connections are not taken here.")
+        if upgrade is not None and self.has_body:
+            # The server's parser stops at the upgrade: the body would be lost, or be read as the next request.
+            detail = "A request with a body cannot ask for another protocol."
+            raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if self.method in ("CONNECT", "TRACE"):
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})

@@ -299,9 +299,12 @@ class Pool:
 
     def take(self) -> Connection | None:
         """An idle connection, if there is one that is still open."""
+        oldest = asyncio.get_running_loop().time() - IDLE_LIMIT
         while self._idle:
             connection = self._idle.pop()
-            if not connection.transport.is_closing():
+            if connection.idle_since < oldest:
+                connection.transport.abort()  # reaping comes too seldom to rely on
+            elif not connection.transport.is_closing():
                 connection.reused = True
                 return connection
         return None

@@ -167,3 +167,11 @@ def test_it_keeps_its_state_and_counts_under_a_new_policy(breaker: CircuitBreake
     assert breaker.snapshot(100.0).state == "open"
     breaker.adopt(BreakerPolicy(open_seconds=5, window_seconds=30))
     assert breaker.retry_in(101.0) == 4.0
+
+
+@pytest.mark.parametrize("trials", [1, 2, 5])
+def test_a_policy_that_changes_while_it_is_half_open_still_lets_it_close(opened: CircuitBreaker, trials: int) -> None:
+    succeed(opened, 2, 160.0)
+    opened.adopt(BreakerPolicy(half_open_calls=trials))
+    succeed(opened, max(trials - 2, 1), 160.0)
+    assert opened.snapshot(160.0).state == "closed"

@@ -284,3 +284,12 @@ async def test_idle_connections_are_closed_in_time(gateway: Running, service: Se
     assert service.open == 1
     endpoint.pool.reap(asyncio.get_running_loop().time() + upstream.IDLE_LIMIT + 1)
     await eventually(lambda: service.open == 0, what="the idle connection to be closed")
+
+
+async def test_a_connection_that_was_idle_for_too_long_is_not_used_again(gateway: Running, service: Service) -> None:
+    await gateway.get()
+    (endpoint,) = gateway.app.balancer.endpoints()
+    for connection in endpoint.pool._idle:
+        connection.idle_since -= upstream.IDLE_LIMIT + 1
+    assert endpoint.pool.take() is None
+    await eventually(lambda: service.open == 0, what="the old connection to be closed")

@@ -43,6 +43,7 @@ GOOD = "Host: h\r\nX-API-Key: {key}\r\n"
         "GET orders HTTP/1.1\r\n" + GOOD + "\r\n",
         "GET /orders HTTP/1.1 x\r\n" + GOOD + "\r\n",
         "GET /orders HTTP/1.1\r\n" + GOOD + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "POST /orders HTTP/1.1\r\n" + GOOD + "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab",
     ],
 )
 async def test_what_can_be_read_in_two_ways_reaches_no_service(
