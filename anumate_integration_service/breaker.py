@@ -126,6 +126,7 @@ class CircuitBreaker:
         self.generation = 0
         self._window = _Window(self.policy.window_seconds)
         self._consecutive = 0
+        self._permits = self.policy.half_open_calls
         self._become("closed", now, "")
 
     def acquire(self, now: float) -> int | None:
