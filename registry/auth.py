@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, User
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
@@ -100,7 +101,9 @@ class HasScope(BasePermission):
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         caller = caller_of(request)
-        needed = view.scopes["read" if request.method in SAFE_METHODS else "write"]  # type: ignore[attr-defined]
+        needed = view.scopes.get("read" if request.method in SAFE_METHODS else "write")  # type: ignore[attr-defined]
+        if needed is None:  # a view that only reads, or only writes
+            raise MethodNotAllowed(request.method or "")
         if not caller.allows(needed):
             raise Problem("scope_missing", f"This needs scope {needed}.")
         return True

@@ -93,6 +93,14 @@ def test_anyone_reads_where_no_key_is_required(settings) -> None:
     assert code(APIClient().get("/v1/routes", headers={"X-API-Key": make()[1]})) == (401, "api_key_invalid")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("get", "/v1/health/configure"), ("post", "/v1/health/status"), ("post", "/v1/services/orders/orders-1/why")],
+)
+def test_a_method_that_a_view_does_not_take_is_refused_as_such(method: str, path: str) -> None:
+    assert code(getattr(api(), method)(path, {})) == (405, "method_not_allowed")
+
+
 class TestStaffSession:
     def client(self, role: str = "", *, of: str = "acme", superuser: bool = False, csrf: bool = False) -> APIClient:
         user = User.objects.create_user("ann", password="x", is_staff=True, is_superuser=superuser)
