@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import algorithms, gateway, registry
+from benchmarks import algorithms, gateway, health, registry
 from benchmarks.stand import CORES
 
 SUITES: dict[str, Callable[[], None]] = {
     "algorithms": algorithms.main,
     "gateway": gateway.main,
     "registry": registry.main,
+    "health": health.main,
 }
 
 if __name__ == "__main__":
