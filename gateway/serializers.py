@@ -11,7 +11,7 @@ from gateway.control import rules
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
 from gateway.services import host_owner
 from registry.auth import caller_of
-from registry.serializers import ScopeList, Strict, StrictModel, Text, Whole, checked
+from registry.serializers import Part, ScopeList, Strict, StrictModel, Text, Whole, checked
 from registry.services.catalogue import check_service_name
 
 
@@ -42,12 +42,12 @@ class ServiceName(Text):
         super().__init__(max_length=63, validators=[_service_name], **options)
 
 
-class PairSerializer(Strict):
+class PairSerializer(Part):
     name = Text(max_length=200)
     value = Text(max_length=1000, allow_blank=True, trim_whitespace=False)
 
 
-class TargetSerializer(Strict):
+class TargetSerializer(Part):
     service = ServiceName()
     weight = Whole(min_value=0, max_value=1_000_000, default=100)
     version = Text(max_length=100, allow_blank=True, default="", validators=[rules.check_version])

@@ -85,6 +85,30 @@ class TestRoutes:
         client.patch("/v1/routes/orders", {"service": "orders"})
         assert RouteTarget.objects.count() == 1
 
+    def test_a_patch_fills_in_what_a_target_leaves_out(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        answer = client.patch("/v1/routes/orders", {"targets": [{"service": "web"}]})
+        assert answer.status_code == 200, answer.content
+        assert answer.json()["targets"] == [{"service": "web", "weight": 100, "version": ""}]
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointer"),
+        [
+            ({"targets": [{"weight": 5}]}, "/targets/0/service"),
+            ({"targets": [{"service": "web"}, {"service": "web"}]}, "/targets"),
+            ({"headers": [{"name": "X-A"}]}, "/headers/0/value"),
+            ({"headers": [{"value": "b"}]}, "/headers/0/name"),
+            ({"query": [{}]}, "/query/0/name"),
+        ],
+    )
+    def test_a_patch_refuses_a_part_that_is_not_whole(self, wrong: dict[str, Any], pointer: str) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        response = client.patch("/v1/routes/orders", wrong)
+        assert code(response) == (422, "validation_failed")
+        assert pointers(response)[0] == pointer
+
     @pytest.mark.parametrize(
         ("wrong", "pointer"),
         [
