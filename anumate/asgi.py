@@ -15,12 +15,14 @@ from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from anumate.faces.routing import websocket
+from anumate.front import whole_bodies
 from anumate.readiness import PATHS, Readiness
 from registry.lane import Lane
 from registry.live.node import Node, set_current
 
 node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
-lane = Lane(django_app, node)
+# The lane bounds its bodies itself.
+lane = Lane(whole_bodies(django_app, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), node)
 readiness = Readiness(node)
 
 

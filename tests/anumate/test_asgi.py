@@ -74,3 +74,11 @@ def test_only_a_trusted_proxy_says_that_it_was_asked_by_https(tmp_path: Path, re
         assert http.get("/api/docs/", headers={"Host": "only.example"}).status_code == 301
     with control_plane(tmp_path / "b", REDIS_URL=redis_url, HTTPS_ONLY="true") as http:
         assert http.get("/api/docs/", headers=told).status_code == 301
+
+
+def test_a_body_in_chunks_that_is_too_large_is_refused_before_anybody_reads_it(tmp_path: Path, redis_url: str) -> None:
+    with control_plane(tmp_path, REDIS_URL=redis_url) as http:
+        chunks = (b"a" * 65_536 for _ in range(160))
+        answer = http.post("/v1/routes", content=chunks, headers={"Host": "only.example"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+        assert http.get("/livez").status_code == 200
