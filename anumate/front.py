@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
+
+from django.http.request import split_domain_port, validate_host
 
 from anumate.lib.problem import CONTENT_TYPE, Problem
 from registry.requests import fit_id
@@ -17,6 +19,28 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 logger = logging.getLogger("anumate.front")
 
 _PROBLEM: Final = (b"content-type", CONTENT_TYPE.encode())
+
+
+def known_hosts_only(app: App, hosts: Sequence[str]) -> App:
+    """Refuses requests for names that are not ours: Django's rule (ALLOWED_HOSTS), for everything on this port."""
+
+    async def known(scope: Any, receive: Receive, send: Send) -> None:
+        asked = _host(scope)
+        if validate_host(split_domain_port(asked)[0], hosts):
+            await app(scope, receive, send)
+        else:
+            detail = f"{ascii(asked)[:300]} is not a name of this control plane; ALLOWED_HOSTS has those that are."
+            await refuse(scope, send, Problem("malformed_request", detail))
+
+    return known
+
+
+def _host(scope: Any) -> str:
+    """The name that was asked for; without a Host field, as HTTP/1.0 may be, the server's own."""
+    if host := field(scope, b"host"):
+        return host.decode("latin-1")
+    name, port = scope.get("server") or ("", None)
+    return f"[{name}]" if ":" in name else f"{name}:{port}"
 
 
 def whole_bodies(app: App, limit: int) -> App:

@@ -101,8 +101,25 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not _is_api(request):
-        return defaults.permission_denied(request, exception)
+        return _logged(defaults.permission_denied(request, exception), request, str(exception))
     return answer(Problem("scope_missing", "This is not allowed."), request)
+
+
+def _logged(response: HttpResponse, request: HttpRequest, reason: str) -> HttpResponse:
+    """A page's refusal as one line in the log; Django would add a traceback of what is no defect."""
+    log_response(
+        "refused %s %s: %d %s request_id=%s",
+        request.method,
+        request.path,
+        response.status_code,
+        reason,
+        request_id(request),
+        response=response,
+        request=request,
+        logger=logger,
+        level="warning",
+    )
+    return response
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -52,7 +52,10 @@ def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis
         answer = http.get("/health")
         assert (answer.status_code, answer.json()["parts"]) == (200, {"database": "ok", "store": "ok"})
         assert http.head("/health").content == b""
-        assert http.get("/admin/").status_code == 400  # Django does mind the name
+        for path in ("/admin/", "/v1/services", "/v1/routes"):  # everybody else does mind the name
+            refused = http.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (400, "malformed_request")
+        assert http.get("/v1/services", headers={"Host": "only.example"}).status_code == 401
 
 
 def test_health_names_the_part_that_is_away_and_readiness_does_not_mind(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.db import connections
 
-from anumate.front import whole_bodies
+from anumate.front import known_hosts_only, whole_bodies
 from tests.api import secret
 
 LIMIT = 1000
@@ -60,6 +60,43 @@ def code(answer: httpx.Response) -> tuple[int, str]:
     assert answer.headers["content-type"] == "application/problem+json"
     assert body["request_id"] == answer.headers["x-request-id"]
     return answer.status_code, body["code"]
+
+
+class TestHosts:
+    HOSTS = ("anumate.example", ".wild.example", "[::1]")
+
+    @pytest.mark.parametrize("host", ["anumate.example", "Anumate.Example:8090", "a.wild.example", "[::1]:8090"])
+    async def test_a_name_of_ours_is_served(self, host: str) -> None:
+        async with client(known_hosts_only(Seen(), self.HOSTS)) as http:
+            assert (await http.get("/v1/services", headers={"Host": host})).text == "seen"
+
+    @pytest.mark.parametrize(
+        "host", ["other.example", "wild.example.org", "anumate.example, other.example", "a b", "["]
+    )
+    @pytest.mark.parametrize("path", ["/v1/services", "/v1/services/register", "/admin/"])
+    async def test_another_name_is_refused_in_one_line(self, host: str, path: str, caplog: Any) -> None:
+        seen = Seen()
+        async with client(known_hosts_only(seen, self.HOSTS)) as http:
+            answer = await http.get(path, headers={"Host": host, "X-Request-ID": "ask-me"})
+        assert code(answer) == (400, "malformed_request")
+        assert seen.scope is None
+        (line,) = [record for record in caplog.records if record.name == "anumate.front"]
+        assert "ask-me" in line.getMessage()
+        assert line.exc_info is None
+
+    async def test_without_a_name_the_servers_own_address_counts(self) -> None:
+        scope: Any = {"type": "http", "method": "GET", "path": "/", "headers": [], "server": ("::1", 8090)}
+        seen, sent = Seen(), []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await known_hosts_only(seen, self.HOSTS)(scope, receive, send)
+        await known_hosts_only(seen, self.HOSTS)({**scope, "server": ("192.0.2.1", 8090)}, receive, send)
+        assert [message.get("status") for message in sent] == [200, None, 400, None]
 
 
 class TestBodies:

@@ -5,6 +5,8 @@ import logging
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 from rest_framework.test import APIClient
 
 from registry.models import ApiKey, AuditEntry, Tenant
@@ -169,3 +171,11 @@ class TestRefusals:
         response = client.get("/v1/tenants")
         assert code(response) == (500, "internal_error")
         assert "ZeroDivisionError" in caplog.text
+
+    def test_a_page_that_is_not_for_this_person_is_one_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        client = Client()
+        client.force_login(User.objects.create_user("visitor", password="a good password", is_staff=True))
+        assert client.get("/admin/registry/tenant/").status_code == 403
+        (line,) = [record for record in caplog.records if "/admin/registry/tenant/" in record.getMessage()]
+        assert line.exc_info is None
+        assert " 403 " in line.getMessage()
