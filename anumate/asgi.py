@@ -16,7 +16,8 @@ from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from anumate.faces.routing import websocket
-from anumate.front import known_hosts_only, whole_bodies
+from anumate.front import for_pages_elsewhere, known_hosts_only, whole_bodies
+from anumate.lib.cors import Cors
 from anumate.readiness import PATHS, Readiness
 from registry.lane import Lane
 from registry.live.node import Node, set_current
@@ -24,7 +25,7 @@ from registry.live.node import Node, set_current
 node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
 # The lane bounds its bodies itself.
 lane = Lane(whole_bodies(django_app, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), node)
-front = known_hosts_only(lane, settings.ALLOWED_HOSTS)
+front = known_hosts_only(for_pages_elsewhere(lane, Cors(settings.ENV.cors_origins)), settings.ALLOWED_HOSTS)
 readiness = Readiness(node)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.http.request import split_domain_port, validate_host
 
+from anumate.lib.cors import REQUEST_HEADERS, REQUEST_METHOD, Cors, Header
 from anumate.lib.problem import CONTENT_TYPE, Problem
 from registry.requests import fit_id
 
@@ -41,6 +42,33 @@ def _host(scope: Any) -> str:
         return host.decode("latin-1")
     name, port = scope.get("server") or ("", None)
     return f"[{name}]" if ":" in name else f"{name}:{port}"
+
+
+def for_pages_elsewhere(app: App, rules: Cors) -> App:
+    """Lets browsers call from the origins in CORS_ORIGINS; without any, nothing is added and no preflight answered."""
+    if not rules.enabled:
+        return app
+
+    async def shared(scope: Any, receive: Receive, send: Send) -> None:
+        origin = field(scope, b"origin") or None
+        added = rules.fields(origin)
+        if rules.is_preflight(scope["method"], field(scope, REQUEST_METHOD)):
+            headers = [*added, *rules.preflight(origin, field(scope, REQUEST_HEADERS))]
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await app(scope, receive, _adding(added, send))
+
+    return shared
+
+
+def _adding(added: list[Header], send: Send) -> Send:
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+        await send(message)
+
+    return told
 
 
 def whole_bodies(app: App, limit: int) -> App:

@@ -85,3 +85,17 @@ def test_a_body_in_chunks_that_is_too_large_is_refused_before_anybody_reads_it(t
         answer = http.post("/v1/routes", content=chunks, headers={"Host": "only.example"})
         assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
         assert http.get("/livez").status_code == 200
+
+
+def test_pages_of_listed_origins_may_call_the_lane_and_the_api(tmp_path: Path, redis_url: str) -> None:
+    shop = "https://shop.example"
+    with control_plane(tmp_path, REDIS_URL=redis_url, CORS_ORIGINS=shop) as http:
+        for path in ("/v1/services", "/v1/routes"):
+            headers = {"Host": "only.example", "Origin": shop}
+            preflight = http.options(path, headers={**headers, "Access-Control-Request-Method": "GET"})
+            assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, shop)
+            refused = http.get(path, headers=headers)
+            assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, shop)
+            other = http.get(path, headers={**headers, "Origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+            assert "Origin" in other.headers["vary"]

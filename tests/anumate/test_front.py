@@ -11,7 +11,8 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.db import connections
 
-from anumate.front import known_hosts_only, whole_bodies
+from anumate.front import for_pages_elsewhere, known_hosts_only, whole_bodies
+from anumate.lib.cors import Cors
 from tests.api import secret
 
 LIMIT = 1000
@@ -97,6 +98,49 @@ class TestHosts:
         await known_hosts_only(seen, self.HOSTS)(scope, receive, send)
         await known_hosts_only(seen, self.HOSTS)({**scope, "server": ("192.0.2.1", 8090)}, receive, send)
         assert [message.get("status") for message in sent] == [200, None, 400, None]
+
+
+class TestPagesElsewhere:
+    SHOP = "https://shop.example"
+    ASKS = {"Origin": SHOP, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "x-api-key"}
+
+    async def test_a_listed_origin_may_ask_and_read(self) -> None:
+        seen = Seen()
+        async with client(for_pages_elsewhere(seen, Cors([self.SHOP + "/"]))) as http:
+            preflight = await http.options("/v1/routes/a", headers=self.ASKS)
+            assert (preflight.status_code, seen.scope) == (204, None)
+            assert preflight.headers.get_list("access-control-allow-origin") == [self.SHOP]
+            assert preflight.headers["access-control-allow-headers"] == "x-api-key"
+            assert "PUT" in preflight.headers["access-control-allow-methods"]
+            answer = await http.get("/v1/routes", headers={"Origin": self.SHOP})
+        assert answer.headers["access-control-allow-origin"] == self.SHOP
+        assert answer.headers.get_list("vary") == ["Accept", "Origin"]
+        assert "access-control-allow-credentials" not in answer.headers
+
+    @pytest.mark.parametrize(
+        "origin", ["https://evil.example", "null", SHOP + ".evil.example", "http://shop.example", ""]
+    )
+    async def test_another_origin_is_allowed_nothing_and_caches_are_told_that_it_matters(self, origin: str) -> None:
+        async with client(for_pages_elsewhere(Seen(), Cors([self.SHOP]))) as http:
+            for answer in (
+                await http.get("/v1/routes", headers={"Origin": origin} if origin else {}),
+                await http.options("/v1/routes", headers={**self.ASKS, "Origin": origin}),
+            ):
+                assert not [name for name in answer.headers if name.startswith("access-control-")]
+                assert "Origin" in answer.headers["vary"]
+
+    async def test_any_origin_means_no_credentials(self) -> None:
+        async with client(for_pages_elsewhere(Seen(), Cors(["*"]))) as http:
+            answer = await http.get("/", headers={"Origin": self.SHOP, "Cookie": "sessionid=a"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+    async def test_without_origins_nothing_is_added(self) -> None:
+        seen = Seen()
+        async with client(for_pages_elsewhere(seen, Cors([]))) as http:
+            answer = await http.options("/", headers=self.ASKS)
+        assert seen.scope["method"] == "OPTIONS"
+        assert answer.headers["vary"] == "Accept"
 
 
 class TestBodies:
