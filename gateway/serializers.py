@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rest_framework import serializers
@@ -102,6 +102,10 @@ class RouteSerializer(StrictModel):
         ]
         read_only_fields: ClassVar = ["created_at"]
 
+    def validate_name(self, name: str) -> str:
+        checked(rules.check_route_name, name)
+        return name
+
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
         for pair in headers:
             checked(rules.check_header, pair["name"], pair["value"])
@@ -120,10 +124,10 @@ class RouteSerializer(StrictModel):
         return fields
 
     def _targets_of(self, fields: dict[str, Any]) -> None:
-        """Turn `service` into the one target it is short for."""
+        """Turn `service` into the one target it is short for. Both are taken only where they say the same, as read."""
         service = fields.pop("service", None)
         targets = fields.get("targets")
-        if service is not None and targets and [each["service"] for each in targets] != [service]:
+        if service is not None and targets and service != _short_for(targets):
             raise serializers.ValidationError({"service": ["Give either a service or targets."]})
         if service is not None and not targets:
             fields["targets"] = [{"service": service, "weight": 100, "version": ""}]
@@ -141,9 +145,13 @@ class RouteSerializer(StrictModel):
 
     def to_representation(self, instance: Route) -> dict[str, Any]:
         shown = dict(super().to_representation(instance))
-        targets = shown["targets"]
-        plain = len(targets) == 1 and not targets[0]["version"]
-        return {**shown, "service": targets[0]["service"] if plain else None}
+        return {**shown, "service": _short_for(shown["targets"])}
+
+
+def _short_for(targets: Sequence[Mapping[str, Any]]) -> str | None:
+    """The service that says as much as these targets; None where they say more."""
+    plain = len(targets) == 1 and not targets[0]["version"]
+    return targets[0]["service"] if plain else None
 
 
 class UpstreamSerializer(StrictModel):

@@ -191,6 +191,11 @@ class NewApiKeySerializer(ApiKeySerializer):
     class Meta(ApiKeySerializer.Meta):
         fields = [*ApiKeySerializer.Meta.fields, "secret"]
 
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and "secret" in data:  # no answer that could be sent again has one
+            raise serializers.ValidationError({"secret": ["A key's secret is made here."]})
+        return super().to_internal_value(data)
+
 
 class StateSerializer(Strict):
     """What an operator wants of an instance or a service."""

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from gateway.forms import RouteForm
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.models import AuditEntry, Service
 from tests.api import api, code, pointers, tenant
@@ -114,6 +115,7 @@ class TestRoutes:
         [
             ({"name": "A B"}, "/name"),
             ({"name": None}, "/name"),
+            ({"name": "explain"}, "/name"),
             ({"hosts": "api.example.com"}, "/hosts"),
             ({"hosts": ["api.example.com:80"]}, "/hosts/0"),
             ({"hosts": ["a.com", "*.*.com"]}, "/hosts/1"),
@@ -136,6 +138,8 @@ class TestRoutes:
             ({"service": None}, "/service"),
             ({"targets": []}, "/targets"),
             ({"targets": [{"service": "b"}]}, "/service"),
+            ({"targets": [{"service": "orders", "version": ">=2"}]}, "/service"),
+            ({"targets": [{"service": "orders"}, {"service": "b"}]}, "/service"),
             ({"service": None, "targets": [{"service": "b", "weight": 0}]}, "/targets"),
             ({"service": None, "targets": [{"service": "b", "weight": -1}]}, "/targets/0/weight"),
             ({"service": None, "targets": [{"service": "b", "version": "new"}]}, "/targets/0/version"),
@@ -159,6 +163,10 @@ class TestRoutes:
         assert pointers(response) == [pointer]
         assert not Route.objects.exists()
         assert not Service.objects.exists()
+
+    def test_the_admin_refuses_a_name_that_is_an_address_too(self) -> None:
+        assert "name" in RouteForm({"name": "explain"}).errors
+        assert "name" not in RouteForm({"name": "explains"}).errors
 
     def test_a_name_is_taken_once_in_a_tenant(self) -> None:
         client = api()
