@@ -1,4 +1,5 @@
-"""What port 8090 serves, on one screen: health for orchestrators, the lane for machines, Django and websockets."""
+"""What port 8090 serves, on one screen: health for orchestrators, whatever name they use; then, for the names that are
+ours, the lane for machines and Django; websockets."""
 
 from __future__ import annotations
 
@@ -15,12 +16,16 @@ from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from anumate.faces.routing import websocket
+from anumate.front import for_pages_elsewhere, known_hosts_only, whole_bodies
+from anumate.lib.cors import Cors
 from anumate.readiness import PATHS, Readiness
 from registry.lane import Lane
 from registry.live.node import Node, set_current
 
 node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
-lane = Lane(django_app, node)
+# The lane bounds its bodies itself.
+lane = Lane(whole_bodies(django_app, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), node)
+front = known_hosts_only(for_pages_elsewhere(lane, Cors(settings.ENV.cors_origins)), settings.ALLOWED_HOSTS)
 readiness = Readiness(node)
 
 
@@ -33,7 +38,7 @@ async def compose(scope: Any, receive: Any, send: Any) -> None:
         case "http" if scope["path"] in PATHS and scope["method"] in {"GET", "HEAD"}:
             await readiness(scope, send)
         case "http":
-            await lane(scope, receive, send)
+            await front(scope, receive, send)
 
 
 async def lifespan(receive: Any, send: Any) -> None:

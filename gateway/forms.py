@@ -71,6 +71,11 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable
         if isinstance(methods := self.fields.get("methods"), MethodsField):
             methods.offer(self.instance.methods)
 
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        rules.check_route_name(name)
+        return name
+
     def clean(self) -> dict[str, Any]:
         super().clean()
         cleaned = self.cleaned_data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rest_framework import serializers
@@ -11,7 +11,7 @@ from gateway.control import rules
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
 from gateway.services import host_owner
 from registry.auth import caller_of
-from registry.serializers import ScopeList, Strict, StrictModel, Text, Whole, checked
+from registry.serializers import Part, ScopeList, Strict, StrictModel, Text, Whole, checked
 from registry.services.catalogue import check_service_name
 
 
@@ -42,12 +42,12 @@ class ServiceName(Text):
         super().__init__(max_length=63, validators=[_service_name], **options)
 
 
-class PairSerializer(Strict):
+class PairSerializer(Part):
     name = Text(max_length=200)
     value = Text(max_length=1000, allow_blank=True, trim_whitespace=False)
 
 
-class TargetSerializer(Strict):
+class TargetSerializer(Part):
     service = ServiceName()
     weight = Whole(min_value=0, max_value=1_000_000, default=100)
     version = Text(max_length=100, allow_blank=True, default="", validators=[rules.check_version])
@@ -102,6 +102,10 @@ class RouteSerializer(StrictModel):
         ]
         read_only_fields: ClassVar = ["created_at"]
 
+    def validate_name(self, name: str) -> str:
+        checked(rules.check_route_name, name)
+        return name
+
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
         for pair in headers:
             checked(rules.check_header, pair["name"], pair["value"])
@@ -120,10 +124,10 @@ class RouteSerializer(StrictModel):
         return fields
 
     def _targets_of(self, fields: dict[str, Any]) -> None:
-        """Turn `service` into the one target it is short for."""
+        """Turn `service` into the one target it is short for. Both are taken only where they say the same, as read."""
         service = fields.pop("service", None)
         targets = fields.get("targets")
-        if service is not None and targets and [each["service"] for each in targets] != [service]:
+        if service is not None and targets and service != _short_for(targets):
             raise serializers.ValidationError({"service": ["Give either a service or targets."]})
         if service is not None and not targets:
             fields["targets"] = [{"service": service, "weight": 100, "version": ""}]
@@ -141,9 +145,13 @@ class RouteSerializer(StrictModel):
 
     def to_representation(self, instance: Route) -> dict[str, Any]:
         shown = dict(super().to_representation(instance))
-        targets = shown["targets"]
-        plain = len(targets) == 1 and not targets[0]["version"]
-        return {**shown, "service": targets[0]["service"] if plain else None}
+        return {**shown, "service": _short_for(shown["targets"])}
+
+
+def _short_for(targets: Sequence[Mapping[str, Any]]) -> str | None:
+    """The service that says as much as these targets; None where they say more."""
+    plain = len(targets) == 1 and not targets[0]["version"]
+    return targets[0]["service"] if plain else None
 
 
 class UpstreamSerializer(StrictModel):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, User
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.exceptions import MethodNotAllowed, PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
@@ -89,7 +89,7 @@ class StaffSessionAuthentication(_Authentication):
         user = _session_user(request)
         if user is None:
             return None
-        SessionAuthentication().enforce_csrf(request)
+        _require_csrf_token(request)
         wanted = request.headers.get("X-Tenant") or request.query_params.get("tenant", "")
         tenant, scopes = _standing(user, wanted)
         actor = Actor.person(user, request_id(request))
@@ -150,6 +150,13 @@ def _caller_with(record: KeyRecord, request: Request) -> Caller:
     if tenant is None:
         raise Problem("not_found", "There is no tenant by this name.")
     return Caller(tenant, scopes, Actor.key(record.name, record.id, request_id(request)), platform)
+
+
+def _require_csrf_token(request: Request) -> None:
+    try:
+        SessionAuthentication().enforce_csrf(request)
+    except PermissionDenied as error:
+        raise Problem("csrf_failed", str(error.detail)) from None
 
 
 def _session_user(request: Request) -> User | None:

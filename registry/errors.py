@@ -25,7 +25,8 @@ from registry.requests import request_id
 
 logger = logging.getLogger("anumate.api")
 
-API_PREFIX = "/v1/"
+API_PARTS = frozenset({"v1", "api"})
+_TYPES = ["text/html", "application/json", CONTENT_TYPE]
 _INVALID = "Some fields are not valid."
 
 
@@ -101,8 +102,25 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     if not _is_api(request):
-        return defaults.permission_denied(request, exception)
+        return _logged(defaults.permission_denied(request, exception), request, str(exception))
     return answer(Problem("scope_missing", "This is not allowed."), request)
+
+
+def _logged(response: HttpResponse, request: HttpRequest, reason: str) -> HttpResponse:
+    """A page's refusal as one line in the log; Django would add a traceback of what is no defect."""
+    log_response(
+        "refused %s %s: %d %s request_id=%s",
+        request.method,
+        request.path,
+        response.status_code,
+        reason,
+        request_id(request),
+        response=response,
+        request=request,
+        logger=logger,
+        level="warning",
+    )
+    return response
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -121,11 +139,12 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     if not _is_api(request):
         return django_csrf_failure(request, reason)
-    return answer(Problem("scope_missing", reason or "The CSRF token is missing."), request)
+    return answer(Problem("csrf_failed", reason or "The CSRF token is missing."), request)
 
 
 def _is_api(request: HttpRequest) -> bool:
-    return request.path.startswith(API_PREFIX)
+    """Whether a program asks, by the address or by what it would rather read; who takes anything gets a page."""
+    return request.path.lstrip("/").partition("/")[0] in API_PARTS or request.get_preferred_type(_TYPES) in _TYPES[1:]
 
 
 def _users_of(exc: ProtectedError | RestrictedError) -> str:

@@ -25,7 +25,7 @@ from registry.live.keys import DEFAULT_TENANT, KeyRecord
 from registry.live.node import Node
 from registry.live.ops import Change, Index
 from registry.live.registration import MAX_BODY, Registered, Renewed, decode_heartbeat, decode_registration
-from registry.names import INSTANCE_ID, LABEL
+from registry.names import INSTANCE_ID, LABEL, RESERVED_INSTANCES
 
 logger = logging.getLogger("anumate.lane")
 
@@ -159,8 +159,8 @@ class Lane:
                 return _by_method(method, GET=self._watch)
             case ["", _, _, "heartbeat"]:
                 return _by_method(method, PUT=self._heartbeat)
-            case ["", _, _] if method == "DELETE":
-                return self._deregister
+            case ["", _, named] if named and named not in RESERVED_INSTANCES:
+                return _by_method(method, DELETE=self._deregister)
         return None
 
     # The endpoints

@@ -20,10 +20,14 @@ def request_id(request: object) -> str:
         return ""
     known = getattr(request, "request_id", None)
     if known is None:
-        offered = request.headers.get(HEADER, "")
-        known = offered if _acceptable(offered) else secrets.token_hex(16)
+        known = fit_id(request.headers.get(HEADER, ""))
         request.request_id = known  # type: ignore[attr-defined]
     return str(known)
+
+
+def fit_id(offered: str) -> str:
+    """What a client calls its request, when that is plain and short; else a new id."""
+    return offered if _acceptable(offered) else secrets.token_hex(16)
 
 
 class RequestIdMiddleware:

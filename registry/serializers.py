@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError as ModelValidationError
@@ -68,6 +69,18 @@ class Strict(serializers.Serializer[Any]):
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
             raise serializers.ValidationError({name: ["There is no such field."] for name in unknown})
         return super().to_internal_value(data)
+
+
+class Part(Strict):
+    """A body inside another one. It is whole even where the outer one only changes a row (PATCH)."""
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        # A field asks its root whether what is missing may stay away; alone, a part is its own root.
+        return super().run_validation(data) if self.parent is None else self._alone.run_validation(data)
+
+    @cached_property
+    def _alone(self) -> Part:
+        return type(self)(context=self.context)
 
 
 class StrictModel(Strict, serializers.ModelSerializer[Any]):
@@ -177,6 +190,11 @@ class NewApiKeySerializer(ApiKeySerializer):
 
     class Meta(ApiKeySerializer.Meta):
         fields = [*ApiKeySerializer.Meta.fields, "secret"]
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and "secret" in data:  # no answer that could be sent again has one
+            raise serializers.ValidationError({"secret": ["A key's secret is made here."]})
+        return super().to_internal_value(data)
 
 
 class StateSerializer(Strict):

@@ -32,8 +32,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "anumate.lib",
     ),
 }
-# What the control side of the gateway may know of the data plane: the table's shape and the one matcher.
-CONTROL_SEES = ("gateway.proxy.table", "gateway.proxy.router")
+# What the control side may know of the data plane: the table's shape, the one matcher, what workers report.
+CONTROL_SEES = ("gateway.proxy.table", "gateway.proxy.router", "gateway.proxy.reports")
 DJANGO_FREE = ("anumate.lib", "anumate_integration_service", "registry.live", "gateway.proxy")
 
 

@@ -12,16 +12,13 @@ from anumate.faces.broadcast import Broadcaster, Poll
 from anumate.faces.hub import JOURNAL_EVENTS, Catalogue, Remembered
 from anumate.faces.journal import Event, health_event
 from anumate.faces.traffic import read_counters
+from gateway.proxy.reports import COUNTERS, REPORTS, key_of_report
 from health.models import Flip
 from registry.live.node import get_current
 from registry.models import Instance, Service
 
 if TYPE_CHECKING:
     from registry.live.node import Node
-
-COUNTERS = "anumate:{g}:counters"
-WORKERS = "anumate:{g}:breakers"
-REPORT = "anumate:{g}:breakers:"
 
 
 class NodeSource:
@@ -44,9 +41,9 @@ class NodeSource:
     async def poll(self) -> Poll:
         redis: Any = self._node.redis  # redis-py's types do not know that our clients answer bytes
         counters = await redis.hgetall(COUNTERS)
-        workers = await redis.zrange(WORKERS, 0, -1)
-        reports = await redis.mget([REPORT + worker.decode() for worker in workers]) if workers else []
-        return Poll(read_counters(counters), merge_reports(reports))
+        workers = [member.decode() for member in await redis.zrange(REPORTS, 0, -1)]
+        reports = await redis.mget(map(key_of_report, workers)) if workers else []
+        return Poll(read_counters(counters), merge_reports(zip(workers, reports, strict=True)))
 
     async def remember(self, tenant: str) -> Remembered:
         remembered: Remembered = await database_sync_to_async(remember)(tenant)

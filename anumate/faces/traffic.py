@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from gateway.proxy.reports import Counter, quantile, read_counter
+
 RATE_SECONDS = 5.0
 """Workers flush once a second, each at its own moment; over five seconds their steps even out."""
 SHARE_SECONDS = 60.0
@@ -71,42 +73,23 @@ def read_counters(raw: Mapping[bytes, bytes]) -> dict[str, dict[str, Totals]]:
     """The hash the gateway's recorders flush to, as tenant → service → totals; what is not ours is passed over."""
     found: dict[str, dict[str, Totals]] = {}
     for field, value in raw.items():
-        parts = field.decode(errors="replace").split("|")
-        if len(parts) < 4:
+        counter = read_counter(field.decode(errors="replace"))
+        if counter is None:
             continue
-        tenant, _, service, status = parts[:4]
-        totals = found.setdefault(tenant, {}).setdefault(service, Totals())
-        _count(totals, status, parts[4:], float(value))
+        totals = found.setdefault(counter.tenant, {}).setdefault(counter.service, Totals())
+        _count(totals, counter, float(value))
     return found
 
 
-def _count(totals: Totals, status: str, rest: list[str], value: float) -> None:
-    match rest:
-        case []:
+def _count(totals: Totals, counter: Counter, value: float) -> None:
+    match counter.kind:
+        case "requests":
             totals.requests += value
-            totals.errors += value if status.startswith("5") else 0.0
-        case ["sum"]:
+            totals.errors += value if counter.status >= 500 else 0.0
+        case "seconds":
             totals.seconds += value
-        case ["le", bound]:
-            edge = float(bound)
-            totals.buckets[edge] = totals.buckets.get(edge, 0.0) + value
-        case _:
-            pass
-
-
-def quantile(buckets: Mapping[float, float], share: float) -> float | None:
-    """The duration below which `share` of the requests stayed, by a straight line within its bucket."""
-    total = sum(buckets.values())
-    if total <= 0:
-        return None
-    wanted, seen, low = share * total, 0.0, 0.0
-    for bound in sorted(buckets):
-        count = buckets[bound]
-        if count and seen + count >= wanted:
-            return low if bound == float("inf") else round(low + (bound - low) * (wanted - seen) / count, 5)
-        seen += count
-        low = low if bound == float("inf") else bound
-    return low
+        case "bucket":
+            totals.buckets[counter.bound] = totals.buckets.get(counter.bound, 0.0) + value
 
 
 class Meter:
@@ -162,11 +145,12 @@ def _sum(each: Iterable[Totals]) -> Totals:
 
 def _rates(now: Totals, recent: Totals, old: Totals, elapsed: float) -> Rates:
     minute = now.since(old)
+    p95 = quantile(minute.buckets, 0.95)
     return Rates(
         rps=_per_second(now.since(recent).requests, elapsed),
         errors=round(minute.errors / minute.requests, 5) if minute.requests else None,
         mean=round(minute.seconds / minute.requests, 5) if minute.requests else None,
-        p95=quantile(minute.buckets, 0.95),
+        p95=None if p95 is None else round(p95, 5),
     )
 
 

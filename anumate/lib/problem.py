@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "api_key_invalid": Kind(401, "The API key is not valid"),
     "api_key_expired": Kind(401, "The API key has expired"),
     "scope_missing": Kind(403, "The key may not do this"),
+    "csrf_failed": Kind(403, "The CSRF token is missing or wrong"),
     "route_not_found": Kind(404, "No route matches"),
     "not_found": Kind(404, "Not found"),
     "method_not_allowed": Kind(405, "The method is not allowed here"),

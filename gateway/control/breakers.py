@@ -1,13 +1,12 @@
 """Circuit breakers as operators see them: merged from the reports of all gateway workers, and forced for all of them.
 
-Who writes which key, and in what form, is said in `gateway/proxy/guard.py`.
+Who writes which key, and in what form, is said in `gateway/proxy/reports.py`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis
@@ -17,42 +16,25 @@ from django.db import transaction
 from anumate.lib.problem import Problem
 from anumate.lib.redis import connect
 from gateway.models import RouteTarget, Upstream
+from gateway.proxy.reports import (
+    FORCE,
+    FORCE_CHANNEL,
+    REPORTS,
+    Action,
+    BreakerReport,
+    Force,
+    State,
+    key_of_report,
+    read_reports,
+)
 from registry.models import Service, Tenant
 from registry.services.audit import note
 from registry.services.changes import Actor
 
-logger = logging.getLogger("anumate.breakers")
-
-REPORTS: Final = "anumate:{g}:breakers"
-FORCE: Final = "anumate:{g}:force"
-FORCE_CHANNEL: Final = "anumate:force"
 SUFFIX: Final = "-circuit"
 
-State = Literal["closed", "open", "half_open"]
-Action = Literal["open", "close", "reset"]
 _WORST_FIRST: Final[tuple[State, ...]] = ("open", "half_open", "closed")
 _PAST: Final = {"open": "opened", "close": "closed", "reset": "reset"}
-
-
-class Report(msgspec.Struct, frozen=True):
-    """One breaker, as one worker reports it."""
-
-    tenant: str
-    service: str
-    state: State
-    forced: bool = False
-    reason: str = ""
-    seconds_in_state: float = 0.0
-    retry_in: float = 0.0
-    calls: int = 0
-    failures: int = 0
-    slow_calls: int = 0
-    consecutive_failures: int = 0
-
-
-class WorkerReport(msgspec.Struct, frozen=True):
-    worker: str
-    breakers: tuple[Report, ...] = ()
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -74,9 +56,6 @@ class Breaker(msgspec.Struct, frozen=True):
     open_workers: int = 0
 
 
-_report_decoder = msgspec.json.Decoder(WorkerReport)
-
-
 def breakers_of(tenant: Tenant) -> list[Breaker]:
     """Every breaker of the tenant, by name: of services that routes or upstreams name, and of those with traffic.
 
@@ -85,7 +64,7 @@ def breakers_of(tenant: Tenant) -> list[Breaker]:
     """
     client = connect(settings.REDIS_URL)
     try:
-        reports = read_reports(client)
+        reports = reports_now(client)
     finally:
         client.close()
     return merge((each for each in reports if each.tenant == tenant.name), _services(tenant))
@@ -99,29 +78,23 @@ def breaker_of(tenant: Tenant, name: str) -> Breaker:
     return found
 
 
-def read_reports(client: redis.Redis) -> list[Report]:
-    """What the workers that are alive report now."""
+def reports_now(client: redis.Redis) -> list[BreakerReport]:
+    """What the workers that are alive report."""
     members: Any = client.zrange(REPORTS, 0, -1)
     workers = [member.decode() for member in members]
-    bodies: Any = client.mget([f"{REPORTS}:{worker}" for worker in workers]) if workers else []
-    found: list[Report] = []
-    for worker, body in zip(workers, bodies, strict=True):
-        try:
-            found.extend(_report_decoder.decode(body).breakers if body else ())
-        except msgspec.MsgspecError as error:
-            logger.warning("The report of worker %s cannot be read: %s", worker, error)
-    return found
+    bodies: Any = client.mget(map(key_of_report, workers)) if workers else []
+    return [breaker for report in read_reports(zip(workers, bodies, strict=True)) for breaker in report.breakers]
 
 
-def merge(reports: Iterable[Report], services: Iterable[str] = ()) -> list[Breaker]:
+def merge(reports: Iterable[BreakerReport], services: Iterable[str] = ()) -> list[Breaker]:
     """Pure: one breaker for each service out of what the workers say."""
-    by_service: dict[str, list[Report]] = {service: [] for service in services}
+    by_service: dict[str, list[BreakerReport]] = {service: [] for service in services}
     for report in reports:
         by_service.setdefault(report.service, []).append(report)
     return [_merged(service, by_service[service]) for service in sorted(by_service)]
 
 
-def _merged(service: str, reports: list[Report]) -> Breaker:
+def _merged(service: str, reports: list[BreakerReport]) -> Breaker:
     if not reports:
         return Breaker(service + SUFFIX, service)
     worst = min(reports, key=lambda each: (_WORST_FIRST.index(each.state), -each.seconds_in_state))
@@ -173,9 +146,11 @@ def force(actor: Actor, tenant: Tenant, name: str, action: Action, *, reason: st
         # The store's clock numbers the generations: it goes on growing when the store was wiped, a counter would not.
         seconds, micros = client.time()
         generation = seconds * 1_000_000 + micros
-        wanted = {"action": action, "generation": generation, "actor": actor.name, "reason": reason, "at": seconds}
+        wanted = Force(action, generation, actor.name, reason, seconds)
         with transaction.atomic():  # in force only with its audit row, and no row of what never was in force
-            note(actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=wanted)
+            note(
+                actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=msgspec.structs.asdict(wanted)
+            )
             client.hset(FORCE, f"{tenant.name}/{service}", msgspec.json.encode(wanted))
         client.publish(FORCE_CHANNEL, f"{tenant.name}/{service}")
     finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Final
 
 import redis
@@ -18,11 +17,11 @@ from django.conf import settings
 from anumate.lib.redis import connect
 from gateway.control.breakers import Breaker, breakers_of
 from gateway.models import Upstream
+from gateway.proxy.reports import COUNTERS, quantile, read_counter
 from registry.live.catalog import Catalog
 from registry.models import Tenant
 from registry.selectors import catalog
 
-COUNTERS: Final = "anumate:{g}:counters"
 HEALTHS: Final = ("healthy", "degraded", "unhealthy", "unknown")
 
 
@@ -52,14 +51,7 @@ class Traffic:
 
     def quantile(self, part: float) -> float:
         """Seconds within which this part of the requests was answered, as near as the buckets tell."""
-        bounds = sorted(self.by_bound)
-        counts = [self.by_bound[bound] for bound in bounds]
-        wanted, low, below = part * sum(counts), 0.0, 0
-        for bound, count, reached in zip(bounds, counts, accumulate(counts), strict=True):
-            if count and reached >= wanted:
-                return low if bound == float("inf") else low + (bound - low) * (wanted - below) / count
-            low, below = bound, reached
-        return 0.0
+        return quantile(self.by_bound, part) or 0.0
 
 
 def _add(mine: dict[Any, int], theirs: Mapping[Any, int]) -> None:
@@ -117,16 +109,18 @@ def read_traffic(fields: Iterable[tuple[str, str]]) -> dict[Place, Traffic]:
     """Pure: the totals by route and service out of one tenant's counters."""
     found: dict[Place, Traffic] = {}
     for name, value in fields:
-        _, route, service, status, *rest = name.split("|")
-        traffic = found.setdefault((route, service), Traffic())
-        match rest:
-            case []:
+        counter = read_counter(name)
+        if counter is None:
+            continue
+        traffic = found.setdefault((counter.route, counter.service), Traffic())
+        match counter.kind:
+            case "requests":
                 traffic.requests += int(value)
-                _add(traffic.by_status, {int(status): int(value)})
-            case ["sum"]:
+                _add(traffic.by_status, {counter.status: int(value)})
+            case "seconds":
                 traffic.seconds += float(value)
-            case ["le", bound]:
-                _add(traffic.by_bound, {float(bound): int(value)})
+            case "bucket":
+                _add(traffic.by_bound, {counter.bound: int(value)})
     return found
 
 

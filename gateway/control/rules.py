@@ -18,9 +18,16 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,998}[\x21-\x7e])?|")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
+RESERVED_ROUTES: Final = frozenset({"explain"})
+"""What else is addressed below /v1/routes/."""
 COMMON_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MOST: Final = 100
 """Hosts, methods, headers, query parameters or targets of one route."""
+
+
+def check_route_name(name: str) -> None:
+    if name in RESERVED_ROUTES:
+        raise ValidationError(f"No route can be called {name}: that address has another meaning.")
 
 
 def check_path(path: str, path_type: str) -> None:

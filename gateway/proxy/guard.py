@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import redis.asyncio as aioredis
@@ -27,53 +27,16 @@ from anumate.lib import clock
 from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, WorkerReport
 from gateway.proxy.table import Breaker, RoutingTable
 
 logger = logging.getLogger("anumate.guard")
 
-REPORTS: Final = "anumate:{g}:breakers"
-FORCE: Final = "anumate:{g}:force"
-FORCE_CHANNEL: Final = "anumate:force"
 REPORT_SECONDS: Final = 1.0
 REPORT_LIFE: Final = 5
 ANSWER_SECONDS: Final = 2.0
 
 Pair = tuple[str, str]
-
-
-class BreakerReport(msgspec.Struct, frozen=True):
-    """One breaker in a worker's report."""
-
-    tenant: str
-    service: str
-    name: str
-    state: Literal["closed", "open", "half_open"]
-    forced: bool
-    generation: int
-    reason: str
-    seconds_in_state: float
-    retry_in: float
-    calls: int
-    failures: int
-    slow_calls: int
-    failure_rate: float
-    consecutive_failures: int
-
-
-class WorkerReport(msgspec.Struct, frozen=True):
-    worker: str
-    at: float
-    breakers: tuple[BreakerReport, ...]
-
-
-class Force(msgspec.Struct, frozen=True):
-    """What an operator wants of a service's breaker."""
-
-    action: Literal["open", "close", "reset"]
-    generation: int
-    actor: str = ""
-    reason: str = ""
-    at: float = 0.0
 
 
 class Guard:

@@ -18,9 +18,10 @@ from typing import Final
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from gateway.proxy.reports import COUNTERS
+
 logger = logging.getLogger("anumate.recorder")
 
-COUNTERS: Final = "anumate:{g}:counters"
 FLUSH_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 2.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))

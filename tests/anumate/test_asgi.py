@@ -52,7 +52,10 @@ def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis
         answer = http.get("/health")
         assert (answer.status_code, answer.json()["parts"]) == (200, {"database": "ok", "store": "ok"})
         assert http.head("/health").content == b""
-        assert http.get("/admin/").status_code == 400  # Django does mind the name
+        for path in ("/admin/", "/v1/services", "/v1/routes"):  # everybody else does mind the name
+            refused = http.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (400, "malformed_request")
+        assert http.get("/v1/services", headers={"Host": "only.example"}).status_code == 401
 
 
 def test_health_names_the_part_that_is_away_and_readiness_does_not_mind(tmp_path: Path) -> None:
@@ -74,3 +77,25 @@ def test_only_a_trusted_proxy_says_that_it_was_asked_by_https(tmp_path: Path, re
         assert http.get("/api/docs/", headers={"Host": "only.example"}).status_code == 301
     with control_plane(tmp_path / "b", REDIS_URL=redis_url, HTTPS_ONLY="true") as http:
         assert http.get("/api/docs/", headers=told).status_code == 301
+
+
+def test_a_body_in_chunks_that_is_too_large_is_refused_before_anybody_reads_it(tmp_path: Path, redis_url: str) -> None:
+    with control_plane(tmp_path, REDIS_URL=redis_url) as http:
+        chunks = (b"a" * 65_536 for _ in range(160))
+        answer = http.post("/v1/routes", content=chunks, headers={"Host": "only.example"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
+        assert http.get("/livez").status_code == 200
+
+
+def test_pages_of_listed_origins_may_call_the_lane_and_the_api(tmp_path: Path, redis_url: str) -> None:
+    shop = "https://shop.example"
+    with control_plane(tmp_path, REDIS_URL=redis_url, CORS_ORIGINS=shop) as http:
+        for path in ("/v1/services", "/v1/routes"):
+            headers = {"Host": "only.example", "Origin": shop}
+            preflight = http.options(path, headers={**headers, "Access-Control-Request-Method": "GET"})
+            assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, shop)
+            refused = http.get(path, headers=headers)
+            assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, shop)
+            other = http.get(path, headers={**headers, "Origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+            assert "Origin" in other.headers["vary"]

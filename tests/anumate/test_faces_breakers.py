@@ -8,8 +8,8 @@ from anumate.faces.breakers import merge_reports
 from anumate.faces.picture import Breaker
 
 
-def report(at: float, *breakers: dict[str, Any]) -> bytes:
-    return msgspec.json.encode({"worker": "w", "at": at, "breakers": list(breakers)})
+def report(at: float, *breakers: dict[str, Any]) -> tuple[str, bytes]:
+    return "w", msgspec.json.encode({"worker": "w", "at": at, "breakers": list(breakers)})
 
 
 def breaker(state: str, seconds: float, reason: str = "") -> dict[str, Any]:
@@ -36,5 +36,5 @@ def test_of_equals_the_one_that_was_first_is_shown() -> None:
 
 
 def test_a_worker_that_ended_or_cannot_be_read_hides_no_other() -> None:
-    merged = merge_reports([None, b"{not json", report(100.0, breaker("half_open", 1))])
+    merged = merge_reports([("ended", None), ("odd", b"{not json"), report(100.0, breaker("half_open", 1))])
     assert merged["acme"]["orders"].state == "half_open"

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from anumate.faces.traffic import SERIES_POINTS, Meter, Totals, quantile, read_counters
+from anumate.faces.traffic import SERIES_POINTS, Meter, Totals, read_counters
+from gateway.proxy.reports import quantile
 
 
 def test_it_reads_the_recorders_fields_and_passes_over_what_is_not_theirs() -> None:

@@ -155,7 +155,7 @@ class TestStaffSession:
         client = self.client("operator", csrf=True)
         assert code(client.post("/v1/rate-limit-policies", {"name": "gold", "rate": 1, "burst": 1})) == (
             403,
-            "scope_missing",
+            "csrf_failed",
         )
 
     def test_who_is_no_staff_is_nobody(self) -> None:

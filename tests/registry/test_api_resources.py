@@ -5,6 +5,8 @@ import logging
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 from rest_framework.test import APIClient
 
 from registry.models import ApiKey, AuditEntry, Tenant
@@ -49,6 +51,7 @@ class TestApiKeys:
             ({"name": "a", "scopes": ["gateway:read"], "expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"),
             ({"name": "a", "scopes": ["gateway:read"], "expires_at": 5}, "/expires_at"),
             ({"name": "a", "scopes": ["gateway:read"], "secret_hash": "x"}, "/secret_hash"),
+            ({"name": "a", "scopes": ["gateway:read"], "secret": "x"}, "/secret"),
             (rb'{"name": "a\ud800", "scopes": ["gateway:read"]}', "/name"),
             (rb'{"name": "a\u0000", "scopes": ["gateway:read"]}', "/name"),
             ([], ""),
@@ -87,6 +90,8 @@ class TestTenants:
         client.post("/v1/tenants", {"name": "acme", "hosts": ["api.acme.com"]})
         assert code(client.post("/v1/tenants", {"name": "other", "hosts": ["api.acme.com"]})) == (409, "conflict")
         assert not Tenant.objects.filter(name="other").exists()
+        client.post("/v1/tenants", {"name": "other"})
+        assert code(client.patch("/v1/tenants/other", {"hosts": ["api.acme.com"]})) == (409, "conflict")
 
     def test_a_name_is_taken_once(self) -> None:
         client = api()
@@ -142,6 +147,22 @@ class TestRefusals:
     def test_an_address_with_nothing_behind(self, path: str) -> None:
         assert code(api().get(path)) == (404, "not_found")
 
+    @pytest.mark.parametrize("path", ["/v1", "/v1/nope", "/api", "/api/nope"])
+    def test_an_address_of_the_api_is_refused_in_json_whatever_is_asked_for(self, path: str) -> None:
+        assert code(Client().get(path, headers={"Accept": "text/html"})) == (404, "not_found")
+
+    @pytest.mark.parametrize(
+        "accept", ["application/json", "application/problem+json", "text/html;q=0.5, application/json"]
+    )
+    def test_who_would_rather_read_json_is_refused_in_json(self, accept: str) -> None:
+        assert code(Client().get("/nope", headers={"Accept": accept})) == (404, "not_found")
+
+    @pytest.mark.parametrize("accept", [None, "*/*", "image/png", "text/html,application/xml;q=0.9,*/*;q=0.8"])
+    def test_everybody_else_is_refused_with_a_page(self, accept: str | None) -> None:
+        response = Client().get("/nope", headers={"Accept": accept} if accept else {})
+        assert response.status_code == 404
+        assert response["Content-Type"].startswith("text/html")
+
     def test_a_page_that_is_not_there(self) -> None:
         assert code(api().get("/v1/routes?page=9")) == (404, "not_found")
 
@@ -169,3 +190,11 @@ class TestRefusals:
         response = client.get("/v1/tenants")
         assert code(response) == (500, "internal_error")
         assert "ZeroDivisionError" in caplog.text
+
+    def test_a_page_that_is_not_for_this_person_is_one_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        client = Client()
+        client.force_login(User.objects.create_user("visitor", password="a good password", is_staff=True))
+        assert client.get("/admin/registry/tenant/").status_code == 403
+        (line,) = [record for record in caplog.records if "/admin/registry/tenant/" in record.getMessage()]
+        assert line.exc_info is None
+        assert " 403 " in line.getMessage()

@@ -456,6 +456,8 @@ async def test_a_query_that_cannot_be_meant_is_refused(lane: Served, query: str,
         ("POST", "/v1/services", "GET, HEAD"),
         ("DELETE", "/v1/services/watch", "GET, HEAD"),
         ("POST", "/v1/services/a/b/heartbeat", "PUT"),
+        ("GET", "/v1/services/a/b", "DELETE"),
+        ("PUT", "/v1/services/a/b", "DELETE"),
     ],
 )
 async def test_another_method_is_told_the_right_one(lane: Served, method: str, path: str, allow: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from gateway.forms import RouteForm
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.models import AuditEntry, Service
 from tests.api import api, code, pointers, tenant
@@ -85,11 +86,36 @@ class TestRoutes:
         client.patch("/v1/routes/orders", {"service": "orders"})
         assert RouteTarget.objects.count() == 1
 
+    def test_a_patch_fills_in_what_a_target_leaves_out(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        answer = client.patch("/v1/routes/orders", {"targets": [{"service": "web"}]})
+        assert answer.status_code == 200, answer.content
+        assert answer.json()["targets"] == [{"service": "web", "weight": 100, "version": ""}]
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointer"),
+        [
+            ({"targets": [{"weight": 5}]}, "/targets/0/service"),
+            ({"targets": [{"service": "web"}, {"service": "web"}]}, "/targets"),
+            ({"headers": [{"name": "X-A"}]}, "/headers/0/value"),
+            ({"headers": [{"value": "b"}]}, "/headers/0/name"),
+            ({"query": [{}]}, "/query/0/name"),
+        ],
+    )
+    def test_a_patch_refuses_a_part_that_is_not_whole(self, wrong: dict[str, Any], pointer: str) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        response = client.patch("/v1/routes/orders", wrong)
+        assert code(response) == (422, "validation_failed")
+        assert pointers(response)[0] == pointer
+
     @pytest.mark.parametrize(
         ("wrong", "pointer"),
         [
             ({"name": "A B"}, "/name"),
             ({"name": None}, "/name"),
+            ({"name": "explain"}, "/name"),
             ({"hosts": "api.example.com"}, "/hosts"),
             ({"hosts": ["api.example.com:80"]}, "/hosts/0"),
             ({"hosts": ["a.com", "*.*.com"]}, "/hosts/1"),
@@ -112,6 +138,8 @@ class TestRoutes:
             ({"service": None}, "/service"),
             ({"targets": []}, "/targets"),
             ({"targets": [{"service": "b"}]}, "/service"),
+            ({"targets": [{"service": "orders", "version": ">=2"}]}, "/service"),
+            ({"targets": [{"service": "orders"}, {"service": "b"}]}, "/service"),
             ({"service": None, "targets": [{"service": "b", "weight": 0}]}, "/targets"),
             ({"service": None, "targets": [{"service": "b", "weight": -1}]}, "/targets/0/weight"),
             ({"service": None, "targets": [{"service": "b", "version": "new"}]}, "/targets/0/version"),
@@ -135,6 +163,10 @@ class TestRoutes:
         assert pointers(response) == [pointer]
         assert not Route.objects.exists()
         assert not Service.objects.exists()
+
+    def test_the_admin_refuses_a_name_that_is_an_address_too(self) -> None:
+        assert "name" in RouteForm({"name": "explain"}).errors
+        assert "name" not in RouteForm({"name": "explains"}).errors
 
     def test_a_name_is_taken_once_in_a_tenant(self) -> None:
         client = api()

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import redis
 
-from gateway.control.breakers import Report, merge
+from gateway.control.breakers import merge
 from gateway.control.metrics import Traffic, read_traffic
 from gateway.proxy import guard, recorder
 from registry.live.instances import Document, Endpoint, Fact, Key
@@ -106,7 +106,7 @@ class TestBreakers:
         assert code(api().get("/v1/circuit-breakers")) == (503, "unavailable")
 
     def test_open_comes_before_half_open_before_closed(self) -> None:
-        reports = [Report("default", "orders", state) for state in ("closed", "half_open", "open")]  # type: ignore[arg-type]
+        reports = [guard.BreakerReport("default", "orders", state) for state in ("closed", "half_open", "open")]  # type: ignore[arg-type]
         assert [merge(reports[:count])[0].state for count in (1, 2, 3)] == ["closed", "half_open", "open"]
 
 
