@@ -197,8 +197,7 @@ def read(environ: Mapping[str, str] | None = None) -> Env:
         try:
             values[each.name] = rule.parse(text)
         except ValueError:
-            shown = "(hidden)" if each.metadata["secret"] else repr(_without_password(text))
-            raise EnvError(f"{name}={shown} is not accepted: it takes {rule.accepted}.") from None
+            raise EnvError(not_accepted(name, text, rule.accepted, secret=each.metadata["secret"])) from None
     return Env(**values)
 
 
@@ -212,8 +211,16 @@ def _text(source: Mapping[str, str], name: str) -> str | None:
         raise EnvError(f"{name}_FILE={path!r} cannot be read: {error}.") from None
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", text)
+def not_accepted(name: str, text: str, accepted: str, *, secret: bool = False) -> str:
+    """The one line for a value that is none."""
+    shown = "(hidden)" if secret else repr(without_password(text))
+    return f"{name}={shown} is not accepted: it takes {accepted}."
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown. A password may hold any character, even those that ought to be encoded."""
+    shown = re.sub(r"^((?:[^:/]*://)?[^:/@]*:).+(?=@)", r"\1***", url)
+    return re.sub(r"(?<=password=)[^&#]+", "***", shown)
 
 
 def example() -> str:
