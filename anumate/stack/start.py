@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,21 @@ from anumate.lib.env import Env, EnvError
 from anumate.lib.state import keep_secret
 from anumate.stack import preflight, programs
 from anumate.stack.console import Console
+from anumate.stack.options import Options
 from anumate.stack.process import Child, Program, StartError
 
 ANSWER_WITHIN = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The flags of `start`; None means: as the environment says."""
-
-    host: str = "127.0.0.1"
-    port: int = 8090
-    gateway_port: int | None = None
-    redis: str | None = None
-    database_url: str | None = None
-    workers: int = 1
-    gateway_workers: int = 2
-    demo: bool = False
-
-
 def run(options: Options) -> int:
     """Start the platform and stay until it is told to stop; the exit status."""
     console = Console(sys.stdout)
     try:
+        options.check()
         environ = _environ(options)
         env = environment.read(environ)
-    except EnvError as error:
+    except (StartError, EnvError) as error:
         console.error(str(error))
         return 1
     console.show_programs = env.log_level == "debug"
@@ -140,6 +127,11 @@ class Stack:
         preflight.key_well_formed(self.env)
         preflight.home_usable(self.home)
         preflight.port_free(self.options.host, self.options.port, "--port")
+        if self.env.gateway_enabled and self.options.port == self.env.gateway_port:
+            port = self.options.port
+            raise StartError(
+                f"port {port} is the control plane's and the gateway's; choose another with --port or --gateway-port."
+            )
         if self.env.gateway_enabled:
             preflight.port_free(self.options.host, self.env.gateway_port, "--gateway-port")
         if self.env.redis_url:

@@ -39,6 +39,29 @@ def test_a_taken_gateway_port(tmp_path: Path) -> None:
             assert last_line(platform).endswith("is taken; choose another with --gateway-port.")
 
 
+def test_one_port_for_both(tmp_path: Path) -> None:
+    port = str(free_port())
+    with running(tmp_path, "--port", port, "--gateway-port", port) as platform:
+        expected = f"anumate: port {port} is the control plane's and the gateway's; choose another with --port or"
+        assert last_line(platform).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "number", "high"),
+    [
+        ("--port", "0", 65535),
+        ("--gateway-port", "65536", 65535),
+        ("--workers", "0", 64),
+        ("--gateway-workers", "-1", 64),
+    ],
+)
+def test_a_number_that_is_not_accepted(tmp_path: Path, flag: str, number: str, high: int) -> None:
+    with running(tmp_path, flag, number) as platform:
+        expected = f"anumate: {flag} {number} is not accepted: it takes a whole number from 1 to {high}."
+        assert last_line(platform) == expected
+    assert platform.lines == [expected]
+
+
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with running(tmp_path, *free_ports(), environ={"ANUMATE_HOME": "file/home"}) as platform:
@@ -62,6 +85,14 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
         line = last_line(platform)
     assert line.startswith(f"anumate: DATABASE_URL='postgresql://u:***@127.0.0.1:{port}/x' cannot be used: ")
     assert "secret" not in platform.output
+
+
+def test_a_database_address_without_a_name(tmp_path: Path) -> None:
+    with running(tmp_path, *free_ports(), environ={"DATABASE_URL": "postgresql://u:secret@db"}) as platform:
+        line = last_line(platform)
+    assert line.startswith(
+        "anumate: DATABASE_URL='postgresql://u:***@db' is not accepted: it takes the database's name"
+    )
 
 
 def test_a_first_key_that_is_malformed(tmp_path: Path) -> None:
