@@ -1,22 +1,23 @@
 """What must be there before anything else: the tables, the first tenant, administrator and API key.
 
-It may run any number of times, and several at once: it adds what is missing and changes nothing that is there. Secrets
-are never printed: they are kept in the state directory.
+It may run any number of times, and several at once: it adds what is missing and changes nothing that is there. The key
+is kept in the state directory. A password that nobody chose is kept nowhere: the administrator is made without one and
+gets it from `give_password` when it can be shown, so that a start which fails loses nothing.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, models
 
-from anumate.lib.env import Env
+from anumate.lib.env import Env, not_accepted
 from anumate.lib.redis import UNAVAILABLE
 from anumate.lib.state import keep_secret
 from gateway.control.publish import publish
@@ -39,7 +40,7 @@ class BootstrapError(Exception):
 
 
 def bootstrap(env: Env, *, demo: bool = False) -> bool:
-    """Make what is missing; whether this was the first time."""
+    """Make what is missing; whether the first administrator is new or still waits for a password."""
     _reach_database()
     with _alone():
         call_command("migrate", interactive=False, verbosity=0)
@@ -56,18 +57,39 @@ def bootstrap(env: Env, *, demo: bool = False) -> bool:
 
 
 def ensure_administrator(env: Env) -> bool:
-    """The first administrator. None is made where there is one already."""
+    """The first administrator, without a password if none is given. None is made where there is one already."""
+    if _waiting() is not None:
+        if env.admin_password:
+            give_password(env.admin_password)
+        return True
     if User.objects.filter(is_superuser=True).exists():
         return False
-    password = env.admin_password or keep_secret(settings.HOME, "admin-password", secrets.token_urlsafe(12))
-    User.objects.create_superuser(env.admin_username, password=password)
+    User.objects.create_superuser(env.admin_username, password=env.admin_password or None)
     return True
+
+
+def give_password(password: str) -> str:
+    """Give the first administrator a password; their name, or nothing when nobody waits for one."""
+    user = _waiting()
+    if user is None:
+        return ""
+    # Whoever comes second, on another machine, finds the marker of "no password" gone and shows nothing.
+    mine = User.objects.filter(pk=user.pk, password=user.password).update(password=make_password(password))
+    return user.username if mine else ""
+
+
+def _waiting() -> User | None:
+    """The only administrator, if nobody has ever known a password for it."""
+    users = User.objects.filter(is_superuser=True)[:2]
+    if len(users) == 1 and users[0].last_login is None and not users[0].has_usable_password():
+        return users[0]
+    return None
 
 
 def ensure_key(env: Env, tenant: Tenant) -> None:
     """The key that the environment or the state directory gives is known. One that was revoked stays so."""
     if env.bootstrap_api_key and not keys.well_formed(env.bootstrap_api_key):
-        raise BootstrapError("ANUMATE_BOOTSTRAP_API_KEY=(hidden) is not accepted: it takes a well-formed key, anm_….")
+        raise BootstrapError(not_accepted("ANUMATE_BOOTSTRAP_API_KEY", "", "a well-formed key, anm_…", secret=True))
     full = env.bootstrap_api_key or keep_secret(settings.HOME, "api-key", keys.make()[1])
     public_id = full.split("_")[1]
     _ensure(

@@ -65,6 +65,9 @@ def create_discovery_client(
     that reaches the registry, `version` to `metadata["version"]`, `instance_id` to the machine's name and the port, so
     that several workers behind one port are one instance. `health_check` asks the platform to check the instance, as in
     `POST /v1/health/configure`.
+
+    Raises:
+        ValueError: the registry's address is none.
     """
     url = registry_url or os.environ.get("ANUMATE_URL") or DEFAULT_URL
     details = dict(metadata or {})

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from anumate_integration_service.addresses import control_plane
 from anumate_integration_service.errors import LeaseUnknown, RegistrationRefused, RegistryUnavailable
 from anumate_integration_service.instances import ServiceInstance
 
@@ -40,7 +41,7 @@ class RegistryApi:
 
     def __init__(self, url: str, api_key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         headers = {"X-API-Key": api_key} if api_key else {}
-        self.url = url.rstrip("/")
+        self.url = control_plane(url)
         self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport)
 
     async def register(self, document: Mapping[str, Any]) -> Lease:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
@@ -75,18 +75,58 @@ def _one_of(*values: str) -> Rule:
     return Rule(parse, "one of " + ", ".join(values))
 
 
-def _url(*schemes: str) -> Rule:
-    def parse(text: str) -> str:
-        parts = urlsplit(text)
-        if parts.scheme not in schemes:
-            raise ValueError
-        if parts.scheme not in {"sqlite", "unix"} and not parts.netloc:
-            raise ValueError
-        if "," not in parts.netloc:
-            _ = parts.port  # raises ValueError when it is no port
-        return text
+class Wanted(ValueError):
+    """Its text says what this part of a value takes, where the rule as a whole would mislead."""
 
-    return Rule(parse, "an address that starts with " + ", ".join(f"{s}://" for s in schemes))
+
+def _redis(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in REDIS_SCHEMES:
+        raise ValueError
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise Wanted("the path of a socket after unix://")
+        return text
+    for place in _places(parts).split(","):
+        _place(place, parts.scheme)
+    return text
+
+
+def _database(text: str) -> str:
+    parts = urlsplit(text)
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme not in DATABASE_SCHEMES or not text.lower().startswith(f"{parts.scheme}://"):
+        raise ValueError
+    if parts.scheme == "sqlite":
+        if parts.netloc or ":memory:" in parts.path:
+            raise Wanted("a file's whole path after sqlite://, as in sqlite:///var/lib/anumate.sqlite3")
+        return text
+    if "service" in options:
+        return text
+    if not options.get("host"):
+        _place(_places(parts), parts.scheme)
+    if not parts.path.strip("/"):
+        raise Wanted(f"the database's name after the host, as in {parts.scheme}://user:password@host:5432/name")
+    return text
+
+
+def _places(parts: SplitResult) -> str:
+    if "@" in parts.path + parts.query + parts.fragment and "@" not in parts.netloc:
+        raise Wanted("a password in which / is written %2F, ? %3F and # %23")
+    return parts.netloc.rpartition("@")[2]
+
+
+def _place(text: str, scheme: str) -> None:
+    """Raises Wanted when this is no `host` or `host:port`."""
+    host, port = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(.*))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not host.strip("[]"):
+        raise Wanted(f"a host after {scheme}://")
+    if port and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise Wanted("a port from 1 to 65535 after the host")
+
+
+def _starting(*schemes: str) -> str:
+    return "an address that starts with " + ", ".join(f"{scheme}://" for scheme in schemes)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -101,7 +141,8 @@ TEXT = Rule(str, "any text")
 WORDS = Rule(_words, "names separated by commas")
 BOOLEAN = Rule(_boolean, "true or false")
 NETWORKS = Rule(_networks, "networks like 10.0.0.0/8, separated by commas")
-REDIS = _url(*REDIS_SCHEMES)
+REDIS = Rule(_redis, _starting(*REDIS_SCHEMES))
+DATABASE = Rule(_database, _starting(*DATABASE_SCHEMES))
 
 
 def var(name: str, rule: Rule, default: Any, about: str, *, secret: bool = False) -> Any:
@@ -114,9 +155,7 @@ class Env:
 
     home: Path = var("ANUMATE_HOME", Rule(Path, "a directory"), Path(".anumate"), "State directory: data, logs, keys.")
     redis_url: str = var("REDIS_URL", REDIS, "", "Redis or Valkey. Unset: an embedded Valkey is started.")
-    database_url: str = var(
-        "DATABASE_URL", _url(*DATABASE_SCHEMES), "", "Database. Unset: SQLite in the state directory."
-    )
+    database_url: str = var("DATABASE_URL", DATABASE, "", "Database. Unset: SQLite in the state directory.")
     celery_broker_url: str = var("CELERY_BROKER_URL", REDIS, "", "Celery's broker. Unset: REDIS_URL.")
     channels_redis_url: str = var("CHANNELS_REDIS_URL", REDIS, "", "Channels' layer. Unset: REDIS_URL.")
     cache_url: str = var("CACHE_URL", REDIS, "", "Django's cache and sessions. Unset: REDIS_URL.")
@@ -196,9 +235,9 @@ def read(environ: Mapping[str, str] | None = None) -> Env:
             continue
         try:
             values[each.name] = rule.parse(text)
-        except ValueError:
-            shown = "(hidden)" if each.metadata["secret"] else repr(_without_password(text))
-            raise EnvError(f"{name}={shown} is not accepted: it takes {rule.accepted}.") from None
+        except ValueError as error:
+            accepted = str(error) if isinstance(error, Wanted) else rule.accepted
+            raise EnvError(not_accepted(name, text, accepted, secret=each.metadata["secret"])) from None
     return Env(**values)
 
 
@@ -212,8 +251,16 @@ def _text(source: Mapping[str, str], name: str) -> str | None:
         raise EnvError(f"{name}_FILE={path!r} cannot be read: {error}.") from None
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", text)
+def not_accepted(name: str, text: str, accepted: str, *, secret: bool = False) -> str:
+    """The one line for a value that is none."""
+    shown = "(hidden)" if secret else repr(without_password(text))
+    return f"{name}={shown} is not accepted: it takes {accepted}."
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown. A password may hold any character, even those that ought to be encoded."""
+    shown = re.sub(r"^((?:[^:/]*://)?[^:/@]*:).+(?=@)", r"\1***", url)
+    return re.sub(r"(?<=password=)[^&#]+", "***", shown)
 
 
 def example() -> str:

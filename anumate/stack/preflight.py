@@ -5,12 +5,41 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+import psycopg
+
+from anumate.lib.database import database
+from anumate.lib.env import Env, not_accepted, without_password
 from anumate.lib.redis import UNAVAILABLE, connect
 from anumate.stack.process import StartError
+from registry.live import keys
+
+# Of Django, not of the driver.
+DJANGO_OPTIONS = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
+
+
+def home_usable(home: Path) -> None:
+    """What `claim_home` will need, without leaving anything in a place that is new."""
+    there = home
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise StartError(f"the state directory {home} cannot be written: not a directory (ANUMATE_HOME).")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StartError(f"the state directory {home} cannot be written: permission denied (ANUMATE_HOME).")
+    if (home / "lock").exists():
+        os.close(claim_home(home))
+
+
+def key_well_formed(env: Env) -> None:
+    if env.bootstrap_api_key and not keys.well_formed(env.bootstrap_api_key):
+        raise StartError(not_accepted("ANUMATE_BOOTSTRAP_API_KEY", "", "a well-formed key, anm_…", secret=True))
 
 
 def claim_home(home: Path) -> int:
@@ -48,7 +77,6 @@ def port_free(host: str, port: int, flag: str) -> None:
 
 
 def redis_reachable(url: str) -> None:
-    shown = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
     try:
         client = connect(url)
         try:
@@ -56,7 +84,41 @@ def redis_reachable(url: str) -> None:
         finally:
             client.close()
     except UNAVAILABLE as error:
-        raise StartError(f"Redis at {shown} cannot be reached: {error} (REDIS_URL).") from None
+        raise StartError(f"Redis at {without_password(url)} cannot be reached: {error} (REDIS_URL).") from None
+
+
+def database_reachable(url: str, home: Path) -> None:
+    entry = database(url, home)
+    try:
+        if entry["ENGINE"].endswith("sqlite3"):
+            _open_sqlite(Path(entry["NAME"]), home)
+        else:
+            _open_postgresql(entry)
+    except (psycopg.Error, sqlite3.Error, OSError) as error:
+        # What a driver says may have several lines, one for each address that it tried.
+        reason = " ".join((_why(error) if isinstance(error, OSError) else str(error)).split())
+        where = f"DATABASE_URL={without_password(url)!r}" if url else f"the database {entry['NAME']}"
+        raise StartError(f"{where} cannot be used: {reason}. It takes {_TAKES}.") from None
+
+
+_TAKES = "a PostgreSQL that answers, or a file of SQLite in a directory that is there"
+
+
+def _open_postgresql(entry: dict[str, Any]) -> None:
+    options = {name: value for name, value in entry["OPTIONS"].items() if name not in DJANGO_OPTIONS}
+    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "NAME": "dbname"}
+    given = {name: entry[field] for field, name in names.items() if entry[field]}
+    psycopg.connect(**given, **options).close()
+
+
+def _open_sqlite(path: Path, home: Path) -> None:
+    if path.exists():
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    elif path.parent != home and not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {path.parent}")
+    elif path.parent != home and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"the directory {path.parent} cannot be written")
 
 
 def free_port(host: str = "127.0.0.1") -> int:

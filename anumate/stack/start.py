@@ -5,45 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import shlex
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anumate.lib import env as environment
 from anumate.lib.env import Env, EnvError
 from anumate.lib.state import keep_secret
 from anumate.stack import preflight, programs
 from anumate.stack.console import Console
+from anumate.stack.options import Options
 from anumate.stack.process import Child, Program, StartError
 
 ANSWER_WITHIN = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The flags of `start`; None means: as the environment says."""
-
-    host: str = "127.0.0.1"
-    port: int = 8090
-    gateway_port: int | None = None
-    redis: str | None = None
-    database_url: str | None = None
-    workers: int = 1
-    gateway_workers: int = 2
-    demo: bool = False
-
-
 def run(options: Options) -> int:
     """Start the platform and stay until it is told to stop; the exit status."""
     console = Console(sys.stdout)
     try:
+        options.check()
         environ = _environ(options)
         env = environment.read(environ)
-    except EnvError as error:
+    except (StartError, EnvError) as error:
         console.error(str(error))
         return 1
     console.show_programs = env.log_level == "debug"
@@ -61,6 +50,7 @@ class Stack:
         self.home = env.home
         self.children: list[Child] = []
         self._lock: int | None = None
+        self._password = ""
         self._interrupted = 0
         self._stop = asyncio.Event()
 
@@ -103,7 +93,12 @@ class Stack:
             await asyncio.gather(gateway, return_exceptions=True)
         if self.options.demo:
             await self._start_demo()
-        self._show(first, time.monotonic() - begun)
+        last = asyncio.create_task(self._hand_over(first, begun))
+        try:
+            await asyncio.shield(last)
+        except asyncio.CancelledError:
+            await last  # a password that is in force must have been shown
+            raise
         self.console.show_programs = True
 
     async def down(self) -> None:
@@ -128,12 +123,21 @@ class Stack:
             child.kill()
 
     def _look_first(self) -> None:
-        self._lock = preflight.claim_home(self.home)
+        """All that can be known before anything is written, so that a start that cannot work leaves nothing."""
+        preflight.key_well_formed(self.env)
+        preflight.home_usable(self.home)
         preflight.port_free(self.options.host, self.options.port, "--port")
+        if self.env.gateway_enabled and self.options.port == self.env.gateway_port:
+            port = self.options.port
+            raise StartError(
+                f"port {port} is the control plane's and the gateway's; choose another with --port or --gateway-port."
+            )
         if self.env.gateway_enabled:
             preflight.port_free(self.options.host, self.env.gateway_port, "--gateway-port")
         if self.env.redis_url:
             preflight.redis_reachable(self.env.redis_url)
+        preflight.database_reachable(self.env.database_url, self.home)
+        self._lock = preflight.claim_home(self.home)
 
     async def _start_store(self) -> None:
         port, password = preflight.free_port(), keep_secret(self.home, "store-password")
@@ -160,14 +164,33 @@ class Stack:
         await self._report(web, f"control plane on port {port}")
 
     async def _bootstrap(self) -> bool:
-        """Migrations, and on the first start the first tenant, administrator and key. Whether it was the first."""
-        child = await self._launch(programs.bootstrap(self.environ, demo=self.options.demo))
+        """Migrations, and on the first start the first tenant, administrator and key. Whether nobody can sign in yet,
+        because no start has come as far as saying how."""
         begun = time.monotonic()
-        if await child.finish():
-            *details, sentence = child.tail or ["bootstrap ended without a word."]
-            raise StartError(sentence.removeprefix("CommandError: "), tuple(details))
+        answer = await self._ask(programs.bootstrap(self.environ, demo=self.options.demo))
         self.console.progress("database", "migrated", time.monotonic() - begun)
-        return bool(json.loads(child.tail[-1])["first"])
+        return bool(answer["first"])
+
+    async def _hand_over(self, first: bool, begun: float) -> None:
+        username = self.env.admin_username if first else ""
+        if first and not self.env.admin_password:
+            username = await self._give_password()
+        self._show(username, time.monotonic() - begun)
+
+    async def _give_password(self) -> str:
+        """Make the first password, which nobody keeps: it is in force from the moment it is shown. Whose it is."""
+        self._password = secrets.token_urlsafe(12)
+        answer = await self._ask(programs.first_password(self.environ, self._password))
+        return str(answer["username"])
+
+    async def _ask(self, program: Program) -> dict[str, Any]:
+        """Run it to its end; the JSON on its last line."""
+        child = await self._launch(program)
+        if await child.finish():
+            *details, sentence = child.tail or [f"{program.name} ended without a word."]
+            raise StartError(sentence.removeprefix("CommandError: "), tuple(details))
+        answer: dict[str, Any] = json.loads(child.tail[-1])
+        return answer
 
     async def _start_demo(self) -> None:
         """The services, and a first answer through the gateway. It is no reason to end when somebody changed its key
@@ -200,12 +223,14 @@ class Stack:
                 self.env.gateway_port, "/orders/", host=self.options.host, headers=headers
             )
 
-    def _show(self, first: bool, seconds: float) -> None:
+    def _show(self, username: str, seconds: float) -> None:
+        """The block; with how to sign in, where somebody has yet to be told."""
+        first = bool(username)
         host = "localhost" if programs.reachable(self.options.host) in {"127.0.0.1", "::1"} else self.options.host
         base = f"http://{_bracketed(host)}:{self.options.port}"
         rows = [("Live page", f"{base}/live/"), ("Admin", f"{base}/admin/"), ("API docs", f"{base}/api/docs/")]
         if first:
-            rows.append(("Sign in", self._sign_in()))
+            rows.append(("Sign in", self._sign_in(username)))
         kept, key = self._shown_key(first)
         rows.append(("API key", kept))
         if self.env.gateway_enabled:
@@ -218,11 +243,10 @@ class Stack:
         closing = f"Ctrl-C stops everything. Logs: {_short(self.home / 'logs')}/"
         self.console.block(f"Anumate is up, {seconds:.1f} s", rows, closing=closing)
 
-    def _sign_in(self) -> str:
+    def _sign_in(self, username: str) -> str:
         if self.env.admin_password:
-            return f"{self.env.admin_username}, with ANUMATE_ADMIN_PASSWORD"
-        password = (self.home / "admin-password").read_text(encoding="utf-8").strip()
-        return f"{self.env.admin_username} / {password}   (shown this once)"
+            return f"{username}, with ANUMATE_ADMIN_PASSWORD"
+        return f"{username} / {self._password}   (shown this once)"
 
     def _shown_key(self, first: bool) -> tuple[str, str]:
         """How the API key is shown, and how a shell gets it. The key itself is shown once."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from anumate_integration_service.addresses import control_plane
 from anumate_integration_service.cli.errors import Failure
 
 TIMEOUT = 10.0
@@ -21,7 +22,10 @@ class Api:
     """One conversation with the control plane."""
 
     def __init__(self, url: str, api_key: str, tenant: str) -> None:
-        self.url = url.rstrip("/")
+        try:
+            self.url = control_plane(url)
+        except ValueError as error:
+            raise Failure(f"{error} (--url or ANUMATE_URL).") from None
         headers = {"Accept": "application/json"}
         if key := api_key or (_kept_key() if _is_this_machine(self.url) else ""):
             headers["X-API-Key"] = key

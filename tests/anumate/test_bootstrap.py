@@ -8,7 +8,7 @@ import redis
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 
-from anumate.bootstrap import BootstrapError, bootstrap
+from anumate.bootstrap import BootstrapError, bootstrap, give_password
 from anumate.lib import env as environment
 from anumate.lib.env import Env
 from gateway.models import Route
@@ -39,12 +39,42 @@ def test_the_first_start_makes_tenant_administrator_and_a_key_with_every_scope(h
     row = ApiKey.objects.get()
     assert (row.tenant.name, row.public_id) == ("default", key.split("_")[1])
     assert set(row.scopes) == set(keys.SCOPES)
-    password = (home / "admin-password").read_text().strip()
-    assert User.objects.get(username="admin", is_superuser=True).check_password(password)
+    assert User.objects.get().username == "admin"
+    assert [path.name for path in home.iterdir()] == ["api-key"]
+
+
+def test_until_a_password_was_given_every_start_is_the_first() -> None:
+    assert bootstrap(env()) is True
+    assert bootstrap(env()) is True
+    assert give_password("shown once") == "admin"
+    assert User.objects.get().check_password("shown once")
+    assert bootstrap(env()) is False
+
+
+def test_a_password_is_given_once() -> None:
+    bootstrap(env())
+    give_password("the first")
+    assert give_password("the second") == ""
+    assert User.objects.get().check_password("the first")
+
+
+def test_nobody_who_has_signed_in_gets_another_password() -> None:
+    bootstrap(env())
+    User.objects.update(last_login="2026-01-01T00:00:00Z")
+    assert bootstrap(env()) is False
+    assert give_password("another") == ""
+
+
+def test_a_password_that_the_environment_gives_later_is_taken_while_there_is_none() -> None:
+    bootstrap(env())
+    assert bootstrap(env(ANUMATE_ADMIN_PASSWORD="a good one")) is True
+    assert bootstrap(env(ANUMATE_ADMIN_PASSWORD="another one")) is False
+    assert User.objects.get().check_password("a good one")
 
 
 def test_another_start_changes_nothing() -> None:
     bootstrap(env(), demo=True)
+    give_password("shown once")
     before = rows()
     assert bootstrap(env(), demo=True) is False
     assert rows() == before
@@ -78,13 +108,12 @@ def test_no_second_administrator_is_made(django_user_model: type[User]) -> None:
     assert not User.objects.filter(username="admin").exists()
 
 
-def test_a_new_database_takes_the_password_and_key_that_are_kept(home: Path) -> None:
+def test_a_new_database_takes_the_key_that_is_kept() -> None:
     bootstrap(env())
-    password, public_id = (home / "admin-password").read_text(), ApiKey.objects.get().public_id
+    public_id = ApiKey.objects.get().public_id
     User.objects.all().delete()
     ApiKey.objects.all().delete()
     assert bootstrap(env()) is True
-    assert User.objects.get().check_password(password.strip())
     assert ApiKey.objects.get().public_id == public_id
 
 

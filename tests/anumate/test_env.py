@@ -30,8 +30,18 @@ def test_empty_text_means_not_set() -> None:
         ("GATEWAY_PORT", "eighty", "a whole number from 1 to 65535"),
         ("GATEWAY_PORT", "70000", "a whole number from 1 to 65535"),
         ("REDIS_URL", "localhost:6379", "an address that starts with redis://, rediss://"),
-        ("REDIS_URL", "redis://", "an address that starts with"),
-        ("REDIS_URL", "redis://localhost:port", "an address that starts with"),
+        ("REDIS_URL", "redis://", "a host after redis://"),
+        ("REDIS_URL", "redis://localhost:port", "a port from 1 to 65535 after the host"),
+        ("REDIS_URL", "redis://localhost:0", "a port from 1 to 65535 after the host"),
+        ("REDIS_URL", "redis://[::1]:99999/0", "a port from 1 to 65535 after the host"),
+        ("REDIS_URL", "redis+sentinel://a:26379,b:x/main/0", "a port from 1 to 65535 after the host"),
+        ("REDIS_URL", "unix://", "the path of a socket"),
+        ("DATABASE_URL", "postgresql://db:port/x", "a port from 1 to 65535 after the host"),
+        ("DATABASE_URL", "postgresql://db", "the database's name after the host"),
+        ("DATABASE_URL", "postgresql:///x", "a host after postgresql://"),
+        ("DATABASE_URL", "sqlite://data/x.db", "a file's whole path after sqlite://"),
+        ("DATABASE_URL", "sqlite:///:memory:", "a file's whole path after sqlite://"),
+        ("DATABASE_URL", "sqlite:x.db", "sqlite://, postgres://, postgresql://"),
         ("DATABASE_URL", "mysql://db/x", "sqlite://, postgres://, postgresql://"),
         ("LOG_LEVEL", "loud", "one of debug, info"),
         ("GATEWAY_ENABLED", "perhaps", "true or false"),
@@ -48,10 +58,42 @@ def test_a_bad_value_is_one_line_with_name_value_and_what_is_accepted(name: str,
     assert "\n" not in line
 
 
-def test_a_password_in_an_address_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:geheim@redis:6379",
+        "redis://:geheim@redis:port",
+        "redis://user:a:geheim@redis:port",
+        "redis://user:a@geheim@redis:port",
+        "redis://user:a/geheim@redis:port",
+        "redis:geheim@redis",
+        "http://redis:6379?password=geheim",
+    ],
+)
+def test_a_password_in_an_address_is_not_shown(url: str) -> None:
     with pytest.raises(EnvError) as raised:
-        env.read({"REDIS_URL": "http://user:geheim@redis:6379"})
+        env.read({"REDIS_URL": url})
     assert "geheim" not in str(raised.value)
+
+
+def test_a_password_that_should_be_encoded_is_said_to_be_the_fault() -> None:
+    with pytest.raises(EnvError, match=r"it takes a password in which / is written %2F"):
+        env.read({"DATABASE_URL": "postgresql://user:a/b@db/x"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///var/lib/anumate.db",
+        "postgres://user:p%2Fw@db:5432/name?sslmode=require",
+        "postgresql:///name?host=/run/postgresql",
+        "postgresql://postgres:@/postgres?host=/run/postgresql",
+        "postgresql://[::1]/name",
+        "postgresql://?service=main",
+    ],
+)
+def test_every_way_to_name_a_database_is_accepted(url: str) -> None:
+    assert env.read({"DATABASE_URL": url}).database_url == url
 
 
 @pytest.mark.parametrize(

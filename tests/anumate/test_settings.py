@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anumate.lib.database import database
 from anumate.lib.state import keep_secret, store_url
-from anumate.settings import database
 
 
 def test_without_an_address_the_database_is_sqlite_that_waits_its_turn() -> None:
-    entry = database("")
+    entry = database("", Path("home"))
     assert entry["ENGINE"].endswith("sqlite3")
     assert entry["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert "journal_mode=WAL" in entry["OPTIONS"]["init_command"]
 
 
 def test_a_postgresql_address_is_taken_apart() -> None:
-    entry = database("postgresql://user:p%40ss@db.example:5433/name?sslmode=require")
+    entry = database("postgresql://user:p%40ss@db.example:5433/name?sslmode=require", Path("home"))
     assert (entry["HOST"], entry["PORT"], entry["NAME"]) == ("db.example", "5433", "name")
     assert (entry["USER"], entry["PASSWORD"]) == ("user", "p@ss")
     assert entry["OPTIONS"]["sslmode"] == "require"

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from anumate.lib import env
 from anumate.stack import preflight
 from anumate.stack.process import StartError
 
@@ -48,3 +51,60 @@ def test_a_redis_that_is_away_is_named_without_its_password() -> None:
 
 def test_a_redis_that_answers_is_no_matter(redis_url: str) -> None:
     preflight.redis_reachable(redis_url)
+
+
+def test_looking_at_a_state_directory_leaves_nothing_there(tmp_path: Path) -> None:
+    preflight.home_usable(tmp_path / "new" / "home")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_at_a_state_directory_finds_who_uses_it(tmp_path: Path) -> None:
+    held = preflight.claim_home(tmp_path)
+    with pytest.raises(StartError, match=f"in use by another start \\(process {os.getpid()}\\)"):
+        preflight.home_usable(tmp_path)
+    os.close(held)
+    preflight.home_usable(tmp_path)
+
+
+def test_a_state_directory_below_a_file_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match=r"file/home cannot be written: not a directory \(ANUMATE_HOME\)"):
+        preflight.home_usable(tmp_path / "file" / "home")
+
+
+def test_a_first_key_that_is_no_key_is_refused_without_being_shown() -> None:
+    with pytest.raises(StartError, match=r"^ANUMATE_BOOTSTRAP_API_KEY=\(hidden\) is not accepted: it takes a well-"):
+        preflight.key_well_formed(env.read({"ANUMATE_BOOTSTRAP_API_KEY": "anm_wrong"}))
+
+
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    url = f"postgresql://u:ge:h/e@im@127.0.0.1:{preflight.free_port()}/x?sslmode=disable"
+    with pytest.raises(
+        StartError, match=r"^DATABASE_URL='postgresql://u:\*\*\*@127.*cannot be used: .*refused"
+    ) as raised:
+        preflight.database_reachable(url.replace("h/e@im", "h%2Fe%40im"), tmp_path)
+    assert "im@" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_database_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"cannot be used: there is no directory .*none\."):
+        preflight.database_reachable(f"sqlite://{tmp_path}/none/a.db", tmp_path / "home")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, but long enough to look like one " * 20)
+    with pytest.raises(StartError, match="file is not a database"):
+        preflight.database_reachable(f"sqlite://{tmp_path}/notes.txt", tmp_path)
+    with pytest.raises(StartError, match="unable to open"):
+        preflight.database_reachable(f"sqlite://{tmp_path}", tmp_path)
+
+
+def test_a_database_that_is_there_or_can_be_made_is_no_matter(tmp_path: Path) -> None:
+    preflight.database_reachable("", tmp_path / "home")
+    preflight.database_reachable(f"sqlite://{tmp_path}/new.db", tmp_path / "home")
+    assert list(tmp_path.iterdir()) == []
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    preflight.database_reachable(f"sqlite://{tmp_path}/old.db", tmp_path / "home")

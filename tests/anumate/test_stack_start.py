@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
 from anumate.stack.preflight import free_port
+from tests.conftest import wait_until
 from tests.e2e.running import Running, free_ports, processes_in, running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for left processes in /proc")
@@ -18,6 +20,7 @@ def last_line(platform: Running) -> str:
     assert platform.process.wait(30) == 1
     platform.join()
     assert processes_in(platform.home) == {}
+    assert not (platform.home / ".anumate").exists()
     return platform.lines[-1]
 
 
@@ -34,6 +37,29 @@ def test_a_taken_gateway_port(tmp_path: Path) -> None:
         port = holder.getsockname()[1]
         with running(tmp_path, "--port", str(free_port()), environ={"GATEWAY_PORT": str(port)}) as platform:
             assert last_line(platform).endswith("is taken; choose another with --gateway-port.")
+
+
+def test_one_port_for_both(tmp_path: Path) -> None:
+    port = str(free_port())
+    with running(tmp_path, "--port", port, "--gateway-port", port) as platform:
+        expected = f"anumate: port {port} is the control plane's and the gateway's; choose another with --port or"
+        assert last_line(platform).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "number", "high"),
+    [
+        ("--port", "0", 65535),
+        ("--gateway-port", "65536", 65535),
+        ("--workers", "0", 64),
+        ("--gateway-workers", "-1", 64),
+    ],
+)
+def test_a_number_that_is_not_accepted(tmp_path: Path, flag: str, number: str, high: int) -> None:
+    with running(tmp_path, flag, number) as platform:
+        expected = f"anumate: {flag} {number} is not accepted: it takes a whole number from 1 to {high}."
+        assert last_line(platform) == expected
+    assert platform.lines == [expected]
 
 
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
@@ -57,14 +83,47 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path, *free_ports(), "--database-url", f"postgresql://u:secret@127.0.0.1:{port}/x") as platform:
         line = last_line(platform)
-    assert line.startswith(f"anumate: the database 127.0.0.1:{port}/x cannot be reached")
+    assert line.startswith(f"anumate: DATABASE_URL='postgresql://u:***@127.0.0.1:{port}/x' cannot be used: ")
     assert "secret" not in platform.output
+
+
+def test_a_database_address_without_a_name(tmp_path: Path) -> None:
+    with running(tmp_path, *free_ports(), environ={"DATABASE_URL": "postgresql://u:secret@db"}) as platform:
+        line = last_line(platform)
+    assert line.startswith(
+        "anumate: DATABASE_URL='postgresql://u:***@db' is not accepted: it takes the database's name"
+    )
+
+
+def test_a_first_key_that_is_malformed(tmp_path: Path) -> None:
+    with running(tmp_path, *free_ports(), environ={"ANUMATE_BOOTSTRAP_API_KEY": "anm_x"}) as platform:
+        assert last_line(platform).startswith("anumate: ANUMATE_BOOTSTRAP_API_KEY=(hidden) is not accepted: it takes")
 
 
 def test_a_state_directory_in_use(tmp_path: Path) -> None:
     from anumate.stack.preflight import claim_home
 
-    held = claim_home(tmp_path / ".anumate")
-    with running(tmp_path, *free_ports()) as platform:
+    held = claim_home(tmp_path / "kept")
+    with running(tmp_path, *free_ports(), environ={"ANUMATE_HOME": "kept"}) as platform:
         assert last_line(platform).endswith(f"is in use by another start (process {os.getpid()}).")
     os.close(held)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_the_password_is_shown_by_the_first_start_that_comes_up_and_kept_nowhere(tmp_path: Path) -> None:
+    ports = free_ports()
+    with running(tmp_path, *ports) as failing:
+        wait_until(lambda: "database" in failing.output, seconds=30, what="the first rows")
+        failing.interrupt()
+        assert "Sign in" not in failing.output
+    with running(tmp_path, *ports) as platform:
+        platform.wait_until_up()
+        platform.interrupt()
+    shown = re.search(r"Sign in +admin / (\S+)", platform.output)
+    assert shown is not None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and shown[1].encode() in path.read_bytes()]
+    with running(tmp_path, *ports) as again:
+        again.wait_until_up()
+        again.interrupt()
+    assert "Sign in" not in again.output

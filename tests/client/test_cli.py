@@ -150,6 +150,15 @@ async def test_a_platform_that_is_away_is_one_line_and_status_1(shell: Shell) ->
     assert ended.error.count("\n") == 1
 
 
+@pytest.mark.parametrize("url", ["foo", "localhost:8090", "http://", "http://localhost:port", "ftp://localhost"])
+async def test_an_address_that_is_none_is_one_clear_line(shell: Shell, url: str) -> None:
+    shell.environ["ANUMATE_URL"] = url
+    expected = f"{url!r} is no address of a control plane: it takes one like http://localhost:8090"
+    assert await shell.run("health", "status") == Ended(
+        1, "", f"anumate-integration: {expected} (--url or ANUMATE_URL).\n"
+    )
+
+
 async def test_something_else_on_the_port_is_not_taken_for_the_platform(shell: Shell, registry: StandIn) -> None:
     registry.canned["/v1/health/status"] = (404, "no page here")
     ended = await shell.run("health", "status")

@@ -66,6 +66,14 @@ async def test_a_weight_of_nothing_is_said_and_what_was_left_out_is_not(registry
     assert not {"zone", "lease_ttl", "health_check"} & body.keys()
 
 
+def test_an_address_that_is_none_is_refused_in_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANUMATE_URL", "foo")
+    with pytest.raises(ValueError, match=r"^'foo' is no address of a control plane: it takes one like http://local"):
+        create_discovery_client(service_name="orders", http_port=8000)
+    with pytest.raises(ValueError, match=r"^'http://\*\*\*@registry:port' is no address"):
+        create_discovery_client(service_name="orders", http_port=8000, registry_url="http://me:secret@registry:port")
+
+
 async def test_it_keeps_its_lease_until_it_stops_and_sends_nothing_after(registry: StandIn) -> None:
     client = client_of(registry)
     await client.start()

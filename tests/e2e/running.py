@@ -16,6 +16,7 @@ from pathlib import Path
 from anumate.stack.preflight import free_port
 from tests.conftest import wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 UP = "Ctrl-C stops everything"
 START = (sys.executable, "-m", "anumate_integration_service.cli.main", "start")
 
@@ -26,8 +27,8 @@ class Running:
     def __init__(self, home: Path, *flags: str, environ: dict[str, str] | None = None) -> None:
         self.home = home
         self.lines: list[str] = []
-        # Nothing of the test run's own settings: a user has none of them.
-        self.environ = {"PATH": os.environ["PATH"], "HOME": str(home)} | (environ or {})
+        # Nothing of the test run's own settings: a user has none of them. Its code, though, is what is tested.
+        self.environ = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT)} | (environ or {})
         self.process = subprocess.Popen(
             [*START, *flags],
             cwd=home,

@@ -129,7 +129,7 @@ def test_the_first_start_shows_a_password_that_opens_the_admin(platform: Platfor
 
 
 def test_secrets_are_readable_by_their_owner_only(platform: Platform) -> None:
-    for name in ("api-key", "admin-password", "secret-key", "api-key-pepper", "store-password", "redis-url"):
+    for name in ("api-key", "secret-key", "api-key-pepper", "store-password", "redis-url"):
         assert (platform.process.home / ".anumate" / name).stat().st_mode & 0o077 == 0, name
 
 
