@@ -7,7 +7,7 @@ import logging
 import threading
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from django.conf import settings
@@ -19,9 +19,9 @@ from health.models import HealthCheck
 from health.roster import Roster
 from health.shift import Shift
 from registry.live.catalog import Catalog
-from registry.models import Tenant
-from registry.services.catalogue import ensure_service
+from registry.models import Service, Tenant
 from registry.services.changes import Actor, change
+from registry.services.operator import find_target
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,12 @@ def configure(actor: Actor, tenant: Tenant, service_name: str, **fields: Any) ->
 
     It takes the place of the check of the same kind and endpoint, whatever its path. Where somebody has made several of
     those, for different paths, the path says which one is meant.
+
+    Raises:
+        Problem: not_found, when neither rows nor live state know the service.
     """
     with transaction.atomic():
-        service = ensure_service(actor, tenant, service_name)
+        service = cast("Service", find_target(actor, tenant, service_name))
         rows = HealthCheck.objects.filter(
             service=service,
             instance_id=fields.get("instance_id", ""),

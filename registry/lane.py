@@ -322,7 +322,12 @@ class Lane:
 
     def _opening(self, request: Request, query: Query) -> bytes:
         catalog, since = self._node.catalog, query.index
-        if since is None or since.epoch != catalog.position.epoch or since.seq > catalog.position.seq:
+        told_as_of = catalog.floor(request.tenant)
+        if (
+            since is None
+            or since.epoch != catalog.position.epoch
+            or not told_as_of <= since.seq <= catalog.position.seq
+        ):
             return self._event("snapshot", request, query, query.service_name)
         names = catalog.changed_since(request.tenant, since.seq)
         return (

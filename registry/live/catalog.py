@@ -23,6 +23,8 @@ Pair = tuple[str, str]
 Listener = Callable[[set[Pair]], None]
 
 NOWHERE = Index("none", 0)
+EMPTIES_KEPT = 1_000
+"""Services without instances that are remembered, of each tenant, for watchers that have not heard of it."""
 _INSTANCE = ""
 """Stands where a fact's kind would: the instance itself."""
 _NO_FACTS: dict[str, Fact] = {}
@@ -56,6 +58,11 @@ class Catalog:
         self._states: dict[Key, Fact] = {}
         self._tenants: dict[str, set[str]] = {}
         self._tenant_changed_at: dict[str, int] = {}
+        # Services whose last instance left, by tenant, the one that changed longest ago first.
+        self._empties: dict[str, dict[str, None]] = {}
+        # What changed before these numbers, for all and by tenant, is no longer known service by service.
+        self._since = 0
+        self._floors: dict[str, int] = {}
         # Written by this process and shown before the stream brought it: older news about the same thing is ignored.
         self._ahead: dict[tuple[Key, str], int] = {}
         # Not in a store that was wiped, and kept until then for whoever registers again.
@@ -106,12 +113,16 @@ class Catalog:
     def changed_at(self, tenant: str, service: str = "") -> int:
         """The number of the last change of this service, or of anything of this tenant."""
         if not service:
-            return self._tenant_changed_at.get(tenant, 0)
+            return self._tenant_changed_at.get(tenant, self._since)
         known = self._services.get((tenant, service))
-        return known.changed_at if known else 0
+        return known.changed_at if known else self.floor(tenant)
+
+    def floor(self, tenant: str) -> int:
+        """Whoever knows this tenant as of an older number than this has to be told everything."""
+        return self._floors.get(tenant, self._since)
 
     def changed_since(self, tenant: str, seq: int) -> tuple[str, ...]:
-        """The names of services that changed after number `seq`, those that are gone included."""
+        """The names of services that changed after number `seq`, down to the floor; those that are gone included."""
         with self._lock:
             changed = [pair[1] for pair, s in self._services.items() if pair[0] == tenant and s.changed_at > seq]
         return tuple(sorted(changed))
@@ -153,8 +164,8 @@ class Catalog:
         index = snapshot.index
         with self._lock:
             wiped = self._index.epoch not in {index.epoch, NOWHERE.epoch}
-            if wiped or index.seq < self._index.seq:
-                self._count_anew()
+            if wiped or index.seq < self._index.seq or self._index == NOWHERE:
+                self._count_anew(index.seq)
             touched = self._merge(snapshot.known, wiped)
             for tenant, service_name in touched:
                 self._mark(Key(tenant, service_name), index.seq)
@@ -320,17 +331,36 @@ class Catalog:
             if facts.get(kind) != known.facts.get(kind):
                 yield Change(0, "fact", key, kind=kind, fact=known.facts.get(kind))
 
-    def _count_anew(self) -> None:
+    def _count_anew(self, seq: int) -> None:
+        self._since = seq
+        self._floors.clear()
         self._ahead.clear()
         self._tenant_changed_at.clear()
         for service in self._services.values():
             service.changed_at = 0
 
     def _mark(self, key: Key, seq: int) -> None:
-        service = self._services.get((key.tenant, key.service))
-        if service is not None:
-            service.changed_at = seq
         self._tenant_changed_at[key.tenant] = seq
+        service = self._services.get((key.tenant, key.service))
+        if service is None:
+            return
+        service.changed_at = seq
+        empties = self._empties.setdefault(key.tenant, {})
+        empties.pop(key.service, None)
+        if not service.instances:
+            empties[key.service] = None
+        if len(empties) > EMPTIES_KEPT:
+            self._forget_oldest(key.tenant, empties)
+        elif not empties:
+            del self._empties[key.tenant]
+
+    def _forget_oldest(self, tenant: str, empties: dict[str, None]) -> None:
+        oldest = next(iter(empties))
+        del empties[oldest]
+        service = self._services[tenant, oldest]
+        if not service.instances:  # it may have come back ahead of the stream
+            del self._services[tenant, oldest]
+            self._floors[tenant] = max(self.floor(tenant), service.changed_at)
 
     def _forget_what_was_ahead(self) -> None:
         if self._ahead:

