@@ -81,6 +81,7 @@ class Request:
         if int(self.headers.get(b"content-length", b"0")) > MAX_BODY:
             raise _too_large()
         _require_json(self.headers.get(b"content-type", b""))
+        _require_plain(self.headers.get(b"content-encoding", b""))
         parts, size, more = [], 0, True
         while more:
             message = await self._receive()
@@ -459,6 +460,12 @@ def _require_json(content_type: bytes) -> None:
     media = content_type.partition(b";")[0].strip().lower()
     if media and media != b"application/json" and not media.endswith(b"+json"):
         raise Problem("unsupported_media_type", "Send JSON, with Content-Type: application/json.")
+
+
+def _require_plain(content_encoding: bytes) -> None:
+    if content_encoding.strip().lower() not in {b"", b"identity"}:
+        accepted = {"Accept-Encoding": "identity"}
+        raise Problem("unsupported_media_type", "Send the body as it is, without Content-Encoding.", headers=accepted)
 
 
 def _too_large() -> Problem:
