@@ -68,6 +68,7 @@ class Catalog:
         # Not in a store that was wiped, and kept until then for whoever registers again.
         self._held: dict[tuple[Key, str], float] = {}
         self._listeners: list[Listener] = []
+        self._unnumbered_listeners: list[Listener] = []
         self._lock = threading.Lock()
         self.stale_since: float | None = wall()
 
@@ -132,6 +133,10 @@ class Catalog:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
 
+    def listen_unnumbered(self, callback: Listener) -> None:
+        """Have `callback` called for changes that the stream did not bring: the index is the same after them."""
+        self._unnumbered_listeners.append(callback)
+
     # Writing, from the one loop
 
     def apply(self, *changes: Change) -> None:
@@ -180,9 +185,10 @@ class Catalog:
             before, self._states = self._states, dict(states)
             keys = {key for key in before.keys() | states.keys() if before.get(key) != states.get(key)}
             touched = {(key.tenant, key.service) for key in keys}
+            changed = {pair for pair in touched if self._recompose(*pair)}
             for tenant, service in touched:
-                self._recompose(tenant, service)
                 self._mark(Key(tenant, service), self._index.seq)
+        self._tell(changed, self._unnumbered_listeners)
         self._tell(touched)
 
     def lost(self) -> None:
@@ -201,6 +207,7 @@ class Catalog:
                     self._take(Change(0, "fact", key, kind=kind) if kind else Change(0, "gone", key))
                     touched.add((key.tenant, key.service))
                     self._mark(key, self._index.seq)
+        self._tell(touched, self._unnumbered_listeners)
         self._tell(touched)
 
     def dump(self) -> bytes:
@@ -273,16 +280,17 @@ class Catalog:
             facts[kind] = fact
         self._recompose(key.tenant, key.service, only=key.id)
 
-    def _recompose(self, tenant: str, service_name: str, only: str = "") -> None:
-        """Build again the instances whose facts changed; without `only`, all of the service."""
-        service = self._services.get((tenant, service_name))
+    def _recompose(self, tenant: str, service_name: str, only: str = "") -> bool:
+        """Build again the instances whose facts changed; without `only`, all of the service. Whether any did."""
+        service, changed = self._services.get((tenant, service_name)), False
         if service is None:
-            return
+            return changed
         for name in [only] if only else list(service.instances):
             instance = service.instances.get(name)
             if instance and (facts := self._merged_facts(instance.key)) != instance.facts:
                 service.instances[name] = msgspec.structs.replace(instance, facts=facts)
-                service.view = None
+                service.view, changed = None, True
+        return changed
 
     def _merged_facts(self, key: Key) -> dict[str, Fact]:
         own, service = self._facts_of(key), self._facts_of(Key(key.tenant, key.service)).get("state")
@@ -366,10 +374,10 @@ class Catalog:
         if self._ahead:
             self._ahead = {what: seq for what, seq in self._ahead.items() if seq > self._index.seq}
 
-    def _tell(self, touched: set[Pair]) -> None:
+    def _tell(self, touched: set[Pair], listeners: list[Listener] | None = None) -> None:
         if not touched:
             return
-        for listener in list(self._listeners):
+        for listener in list(self._listeners if listeners is None else listeners):
             try:
                 listener(touched)
             except Exception:

@@ -205,6 +205,34 @@ async def test_a_watcher_that_knows_less_than_is_remembered_gets_a_snapshot(
     assert (kind, ids(data)) == ("snapshot", ["c"])
 
 
+@pytest.mark.parametrize("of", [Key("default", "my-service", "a"), Key("default", "my-service")])
+@pytest.mark.parametrize("service", ["my-service", ""])
+async def test_an_operators_word_that_comes_without_the_stream_wakes_who_waits(
+    lane: Served, of: Key, service: str
+) -> None:
+    index = (await register(lane, instance_id="a"))["index"]
+    await eventually(lambda: lane.node.catalog.index == index)
+    waiting = asyncio.create_task(discover(lane, service_name=service, index=index, wait="30s"))
+    await eventually(lambda: lane.lane._changes._waiting)
+    lane.node.catalog.set_states({of: Fact("draining", "by hand", time.time())})
+    async with asyncio.timeout(5):
+        assert ids(await waiting) == []
+
+
+async def test_an_operators_word_that_changes_nothing_wakes_nobody(lane: Served) -> None:
+    index = (await register(lane, instance_id="a"))["index"]
+    key, said = Key("default", "my-service", "a"), Fact("draining", "by hand", time.time())
+    index = str(await lane.node.store.put_fact(key, "state", said))
+    await eventually(lambda: lane.node.catalog.index == index)
+    waiting = asyncio.create_task(discover(lane, index=index, wait="30s"))
+    await eventually(lambda: lane.lane._changes._waiting)
+    lane.node.catalog.set_states({key: said})
+    await register(lane, key="acme")
+    await eventually(lambda: lane.node.catalog.tenants() == ("acme", "default"))
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_the_end_of_an_operators_state_is_told_to_whoever_waits_or_watches(lane: Served) -> None:
     await register(lane, instance_id="a")
     key = Key("default", "my-service", "a")
