@@ -213,7 +213,7 @@ async def test_an_operators_word_that_comes_without_the_stream_wakes_who_waits(
     index = (await register(lane, instance_id="a"))["index"]
     await eventually(lambda: lane.node.catalog.index == index)
     waiting = asyncio.create_task(discover(lane, service_name=service, index=index, wait="30s"))
-    await eventually(lambda: lane.lane._changes._waiting)
+    await eventually(lambda: lane.lane._lookout._changes._waiting)
     lane.node.catalog.set_states({of: Fact("draining", "by hand", time.time())})
     async with asyncio.timeout(5):
         assert ids(await waiting) == []
@@ -225,7 +225,7 @@ async def test_an_operators_word_that_changes_nothing_wakes_nobody(lane: Served)
     index = str(await lane.node.store.put_fact(key, "state", said))
     await eventually(lambda: lane.node.catalog.index == index)
     waiting = asyncio.create_task(discover(lane, index=index, wait="30s"))
-    await eventually(lambda: lane.lane._changes._waiting)
+    await eventually(lambda: lane.lane._lookout._changes._waiting)
     lane.node.catalog.set_states({key: said})
     await register(lane, key="acme")
     await eventually(lambda: lane.node.catalog.tenants() == ("acme", "default"))
