@@ -1,25 +1,24 @@
 """What must be there before anything else: the tables, the first tenant, administrator and API key.
 
-It may run any number of times, and several at once: it adds what is missing and changes nothing that is there. The key
-is kept in the state directory. A password that nobody chose is kept nowhere: the administrator is made without one and
-gets it from `give_password` when it can be shown, so that a start which fails loses nothing.
+It may run any number of times, and several at once: it adds what is missing and changes nothing that is there. Secrets
+are never printed: they are kept in the state directory, from where the first start that comes up shows them.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, models
 
 from anumate.lib.env import Env, not_accepted
 from anumate.lib.redis import UNAVAILABLE
-from anumate.lib.state import keep_secret
+from anumate.lib.state import PASSWORD_FILE, keep_secret, was_shown
 from gateway.control.publish import publish
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.live import keys
@@ -40,7 +39,7 @@ class BootstrapError(Exception):
 
 
 def bootstrap(env: Env, *, demo: bool = False) -> bool:
-    """Make what is missing; whether the first administrator is new or still waits for a password."""
+    """Make what is missing; whether the administrator is new, or nobody has been told yet how to sign in."""
     _reach_database()
     with _alone():
         call_command("migrate", interactive=False, verbosity=0)
@@ -57,33 +56,21 @@ def bootstrap(env: Env, *, demo: bool = False) -> bool:
 
 
 def ensure_administrator(env: Env) -> bool:
-    """The first administrator, without a password if none is given. None is made where there is one already."""
-    if _waiting() is not None:
-        if env.admin_password:
-            give_password(env.admin_password)
+    """The first administrator; whether it is to be shown how they sign in. None is made where there is one already."""
+    if not User.objects.filter(is_superuser=True).exists():
+        password = env.admin_password or keep_secret(settings.HOME, PASSWORD_FILE, secrets.token_urlsafe(12))
+        User.objects.create_superuser(env.admin_username, password=password)
         return True
-    if User.objects.filter(is_superuser=True).exists():
-        return False
-    User.objects.create_superuser(env.admin_username, password=env.admin_password or None)
-    return True
+    return not was_shown(settings.HOME) and _opens(env)
 
 
-def give_password(password: str) -> str:
-    """Give the first administrator a password; their name, or nothing when nobody waits for one."""
-    user = _waiting()
-    if user is None:
-        return ""
-    # Whoever comes second, on another machine, finds the marker of "no password" gone and shows nothing.
-    mine = User.objects.filter(pk=user.pk, password=user.password).update(password=make_password(password))
-    return user.username if mine else ""
-
-
-def _waiting() -> User | None:
-    """The only administrator, if nobody has ever known a password for it."""
-    users = User.objects.filter(is_superuser=True)[:2]
-    if len(users) == 1 and users[0].last_login is None and not users[0].has_usable_password():
-        return users[0]
-    return None
+def _opens(env: Env) -> bool:
+    """Whether what we would show is how the first administrator, who has never been here, signs in."""
+    user = User.objects.filter(username=env.admin_username, is_superuser=True, last_login=None).first()
+    with suppress(OSError):
+        password = env.admin_password or (settings.HOME / PASSWORD_FILE).read_text(encoding="utf-8").strip()
+        return user is not None and user.check_password(password)
+    return False
 
 
 def ensure_key(env: Env, tenant: Tenant) -> None:

@@ -43,6 +43,7 @@ app.conf.update(
         "sweep leases": every(1.0, "registry.tasks.sweep"),
         "project instances": every(1.0, "registry.tasks.project"),
         "republish sections": every(5.0, "registry.tasks.republish"),
+        "forget services": every(600.0, "registry.tasks.forget"),
         "check health": every(1.0, "health.tasks.tick"),
         "republish routes": every(5.0, "gateway.tasks.republish"),
     },

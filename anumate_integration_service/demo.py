@@ -25,7 +25,7 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 LEASE_TTL = 6
-CHECK = {"check_type": "http", "path": "/health", "interval": 1, "timeout": 1}
+CHECK = {"check_type": "http", "path": "/health", "interval": 1, "timeout": 0.8}
 LONGEST_BREAK = 600.0
 
 

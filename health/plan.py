@@ -43,7 +43,7 @@ class Declared(msgspec.Struct):
     endpoint: str = ""
     path: str = "/health"
     interval: float = 30.0
-    timeout: float = 10.0
+    timeout: float | None = None
     failure_threshold: int = Thresholds().failure
     success_threshold: int = Thresholds().success
 
@@ -77,7 +77,7 @@ def declared(instance: Instance) -> Check | None:
         id=0,
         kind=wish.check_type,
         interval=_within(wish.interval, INTERVALS),
-        timeout=_within(wish.timeout, TIMEOUTS),
+        timeout=_within(min(10.0, wish.interval / 2) if wish.timeout is None else wish.timeout, TIMEOUTS),
         endpoint=wish.endpoint,
         path=wish.path,
         thresholds=Thresholds(max(wish.success_threshold, 1), max(wish.failure_threshold, 1)),

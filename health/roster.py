@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,7 +34,10 @@ class Replanned:
 
 
 class Roster:
-    """Follows catalogue and configuration, and says what that changes in the schedule. Does no input or output."""
+    """Follows catalogue and configuration, and says what that changes in the schedule. Does no input or output.
+
+    For any number of threads: a turn plans anew while the answers of an earlier one are still being judged.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -44,35 +48,43 @@ class Roster:
         self._plan: dict[ServiceName, dict[Member, Planned]] = {}
         self._members: dict[Key, list[Member]] = {}
         self._stale: set[ServiceName] = set()
-        catalog.listen(self._stale.update)
+        self._lock = threading.Lock()
+        catalog.listen(self._hear)
 
     def configure(self, configured: Configured) -> None:
         """Go by these checks from now on."""
         if configured is self.configured:
             return
         names = {*configured, *self.configured}
-        self._stale.update(name for name in names if configured.get(name) != self.configured.get(name))
-        self.configured = configured
+        with self._lock:
+            self._stale.update(name for name in names if configured.get(name) != self.configured.get(name))
+            self.configured = configured
 
     def planned(self, member: Member) -> Planned | None:
-        return self._plan.get((member.key.tenant, member.key.service), {}).get(member)
+        with self._lock:
+            return self._plan.get((member.key.tenant, member.key.service), {}).get(member)
 
-    def members_of(self, key: Key) -> Iterable[Member]:
+    def members_of(self, key: Key) -> Sequence[Member]:
         """All checks of an instance."""
-        return self._members.get(key, ())
+        with self._lock:
+            return self._members.get(key, ())
 
-    def members(self) -> Iterator[Member]:
-        for service in self._plan.values():
-            yield from service
+    def members(self) -> set[Member]:
+        with self._lock:
+            return {member for service in self._plan.values() for member in service}
 
     def replan(self) -> Replanned:
         """Work in what has changed since the last time."""
         changes = Replanned()
-        stale = set(self._stale)
-        self._stale.clear()
-        for name in stale:
-            self._replan_service(name, changes)
+        with self._lock:
+            stale, self._stale = self._stale, set()
+            for name in stale:
+                self._replan_service(name, changes)
         return changes
+
+    def _hear(self, names: set[ServiceName]) -> None:
+        with self._lock:
+            self._stale |= names
 
     def _replan_service(self, name: ServiceName, changes: Replanned) -> None:
         before = self._plan.pop(name, {})

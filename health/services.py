@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import Future
 from functools import cache
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from django.conf import settings
@@ -17,11 +18,11 @@ from anumate.lib.redis import UNAVAILABLE, connect, connect_async
 from health.journal import Clerk
 from health.models import HealthCheck
 from health.roster import Roster
-from health.shift import Shift
+from health.shift import Shift, Slots
 from registry.live.catalog import Catalog
-from registry.models import Tenant
-from registry.services.catalogue import ensure_service
+from registry.models import Service, Tenant
 from registry.services.changes import Actor, change
+from registry.services.operator import find_target
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +37,48 @@ class Worker:
         self.redis_url = redis_url
         self.roster = Roster(Catalog())
         self.clerk = Clerk(connect(redis_url))
+        self.slots = Slots()
         self.random = Random()
+        self._turning = threading.Lock()
 
     def turn(self) -> None:
-        """Make the checks that are due, unless another worker is at it."""
+        """Make the checks that are due, unless somebody is at it, here or in another worker.
+
+        A turn runs in a thread of its own, which outlives this call while a target keeps it waiting. So checks hold
+        one thread of the pool at most, and the other periodic work always finds one.
+        """
+        if not self._turning.acquire(blocking=False):
+            return
+        try:
+            claimed: Future[None] = Future()
+            threading.Thread(target=self._run, args=(claimed,), name="health turn").start()
+            claimed.result()
+        finally:
+            self._turning.release()
+
+    def _run(self, claimed: Future[None]) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._turn())
+                runner.run(self._turn(claimed))
         except UNAVAILABLE as error:
             logger.warning("no checks are made while the store is away: %s", error)
+        except Exception as error:
+            if claimed.done():
+                logger.exception("what was still being checked got no verdict")
+            else:
+                claimed.set_exception(error)
+        finally:
+            if not claimed.done():
+                claimed.set_result(None)
 
-    async def _turn(self) -> None:
+    async def _turn(self, claimed: Future[None]) -> None:
         client = connect_async(self.redis_url)
         try:
-            await Shift(client, self.roster, self.clerk, random=self.random, stopping=stopping).run()
+            shift = Shift(client, self.roster, self.clerk, self.slots, random=self.random, stopping=stopping)
+            await shift.run()
+            if shift.in_flight:
+                claimed.set_result(None)
+            await shift.see_off()
         finally:
             await client.aclose()
 
@@ -59,9 +88,12 @@ def configure(actor: Actor, tenant: Tenant, service_name: str, **fields: Any) ->
 
     It takes the place of the check of the same kind and endpoint, whatever its path. Where somebody has made several of
     those, for different paths, the path says which one is meant.
+
+    Raises:
+        Problem: not_found, when neither rows nor live state know the service.
     """
     with transaction.atomic():
-        service = ensure_service(actor, tenant, service_name)
+        service = cast("Service", find_target(actor, tenant, service_name))
         rows = HealthCheck.objects.filter(
             service=service,
             instance_id=fields.get("instance_id", ""),

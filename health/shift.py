@@ -1,7 +1,8 @@
 """One worker's turn at the checks: claim what is due, ask, judge, tell; again until nothing is due or the turn is over.
 
 Only one worker claims at a time, so that a tick which comes early costs one round trip. What is still in flight when a
-turn ends (a target may hang for its whole timeout) is seen to its end beside the next turn.
+turn ends (a target may hang for its whole timeout) is seen to its end beside the next turns, and no later than `GRACE`
+after the longest timeout of what was asked.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ SPREAD: Final = 1.0
 RECONCILED: Final = 60.0
 """Seconds from one comparison of plan and schedule to the next."""
 IN_FLIGHT: Final = 500
-"""Checks at once: half of the open files that most systems allow a process."""
+"""Checks at once in a process: half of the open files that most systems allow it."""
+GRACE: Final = 3.0
+"""Seconds after the longest timeout at which a batch ends, whatever becomes of the rest of it."""
 CLERK: Final = 0.5
 """Seconds from one look at the rows to the next."""
 JITTER: Final = 0.1
@@ -69,22 +72,51 @@ def hold_of(check: Check) -> float:
     return max(check.interval * (1 + JITTER), check.timeout + 2.0)
 
 
+class Slots:
+    """How many checks this process may still begin, whichever turn began the others. For any number of threads."""
+
+    def __init__(self, most: int = IN_FLIGHT) -> None:
+        self._free = most
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int:
+        return self._free
+
+    def take(self) -> None:
+        with self._lock:
+            self._free -= 1
+
+    def release(self, _task: object = None) -> None:
+        with self._lock:
+            self._free += 1
+
+
 class Shift:
-    """A turn. It lives in one event loop; `roster` and `clerk` are the process's and outlive it."""
+    """A turn. It lives in one event loop; `roster`, `clerk` and `slots` are the process's and outlive it."""
 
     def __init__(
-        self, client: aioredis.Redis, roster: Roster, clerk: Clerk, *, random: Random, stopping: threading.Event
+        self,
+        client: aioredis.Redis,
+        roster: Roster,
+        clerk: Clerk,
+        slots: Slots,
+        *,
+        random: Random,
+        stopping: threading.Event,
     ) -> None:
         self.redis = client
         self.schedule = Schedule(client)
         self.store = AsyncStore(client)
         self.roster = roster
         self.clerk = clerk
+        self.slots = slots
         self.random = random
         self.stopping = stopping
         self.resolver = Resolver()
         self.in_flight: set[asyncio.Task[None]] = set()
         self.asked: list[Asked] = []
+        self.end = 0.0  # of the batch, by the monotonic clock
         self.over = asyncio.Event()
         self.books_open = asyncio.Event()
         self.ahead = 0.0  # what Redis' clock shows more than our monotonic one
@@ -95,7 +127,7 @@ class Shift:
         return time.monotonic() + self.ahead
 
     async def run(self) -> None:
-        """Take a turn, unless somebody else has it."""
+        """Take a turn, unless somebody else has it. What it leaves in flight is for `see_off`."""
         lock = self.redis.lock(SHIFT, timeout=LOCK, blocking=False)
         if not await lock.acquire():
             return
@@ -110,7 +142,6 @@ class Shift:
             await asyncio.gather(renewing, return_exceptions=True)
             with suppress(LockError):
                 await lock.release()
-        await self._see_off()
 
     async def _renew(self, lock: Lock) -> None:
         while True:
@@ -142,13 +173,14 @@ class Shift:
             await asyncio.sleep(ROUND)
             await self._judge()
 
-    async def _see_off(self) -> None:
+    async def see_off(self) -> None:
         """Wait for what is still in flight; on the way out of the process, leave it to whoever finds it due again."""
-        while self.in_flight and not self.stopping.is_set():
+        while self.in_flight and not self.stopping.is_set() and time.monotonic() < self.end:
             await asyncio.wait(self.in_flight, timeout=ROUND)
             await self._judge()
         for task in self.in_flight:
             task.cancel()
+        await asyncio.gather(*self.in_flight, return_exceptions=True)
         await self._judge()
 
     async def _refresh(self) -> None:
@@ -170,7 +202,7 @@ class Shift:
     async def _reconcile(self) -> None:
         """Compare the whole schedule with the whole plan: another worker may have died between two of its steps."""
         self.roster.reconcile_at = time.monotonic() + RECONCILED
-        listed, planned = await self.schedule.members(), set(self.roster.members())
+        listed, planned = await self.schedule.members(), self.roster.members()
         await self.schedule.add(self._soon(planned - listed))
         await self._drop(listed - planned)
 
@@ -193,16 +225,22 @@ class Shift:
             await self.schedule.remember([FlipRecord(key, old, "unknown", UNCHECKED, self.now)])
 
     async def _claim(self) -> None:
-        free = IN_FLIGHT - len(self.in_flight)
+        free = self.slots.free
         claims = await self.schedule.claim(free) if free else []
         # What is claimed and not in the plan stays hidden until the next reconciliation says which of the two is wrong.
         known = [(claim, planned) for claim in claims if (planned := self.roster.planned(claim.member))]
         now = self.now
         streaks = await self.schedule.hold({claim.member: now + hold_of(planned.check) for claim, planned in known})
         for (claim, planned), streak in zip(known, streaks, strict=True):
-            task = asyncio.create_task(self._ask(claim, planned, streak))
-            self.in_flight.add(task)
-            task.add_done_callback(self.in_flight.discard)
+            self._begin(claim, planned, streak)
+
+    def _begin(self, claim: Claim, planned: Planned, streak: Streak) -> None:
+        self.slots.take()
+        self.end = max(self.end, time.monotonic() + planned.target.timeout + GRACE)
+        task = asyncio.create_task(self._ask(claim, planned, streak))
+        self.in_flight.add(task)
+        task.add_done_callback(self.in_flight.discard)
+        task.add_done_callback(self.slots.release)
 
     async def _ask(self, claim: Claim, planned: Planned, streak: Streak) -> None:
         outcome = await probe(planned.target, self.resolver)

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from anumate.lib.redis import UNAVAILABLE, connect
 from registry.live.store import SyncStore
-from registry.services import projection, sections
+from registry.services import projection, retention, sections
 
 logger = logging.getLogger("anumate.tasks")
 
@@ -42,6 +42,13 @@ def republish() -> None:
     """An edit whose message was lost, or that was made while the store was away, arrives here."""
     with _store() as client:
         sections.publish_sections(client)
+
+
+@shared_task(ignore_result=True)
+def forget() -> None:
+    """Drop what Redis still holds of services that have long been gone."""
+    with _store() as client:
+        retention.forget_services(client)
 
 
 @contextmanager

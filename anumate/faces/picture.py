@@ -7,16 +7,16 @@ what follows from both: whether it takes traffic, and the sentence that says why
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from registry.live.instances import Fact, Health, Instance, State
 
-Status = Literal["up", "degraded", "down", "paused", "unknown"]
+Status = Literal["up", "degraded", "down", "paused", "unknown", "empty"]
 BreakerState = Literal["closed", "half_open", "open"]
 
-_GRAVITY: dict[Status, int] = {"down": 0, "degraded": 1, "unknown": 2, "up": 3, "paused": 4}
+_GRAVITY: dict[Status, int] = {"down": 0, "degraded": 1, "unknown": 2, "up": 3, "paused": 4, "empty": 5}
 _PAUSED = {"draining": "Draining", "maintenance": "In maintenance"}
 _NAMED_AT_ONCE = 2
 
@@ -83,7 +83,7 @@ def view_instance(instance: Instance, now: float) -> InstanceView:
 
 
 def view_service(name: str, instances: Iterable[Instance], now: float) -> ServiceView:
-    """A service that has no instance left is down: it has a name because something relied on it."""
+    """A service that has no instance left is empty, and not down: nothing of it fails, and it may never come back."""
     views = tuple(view_instance(each, now) for each in instances)
     status = service_status(views)
     return ServiceView(name, status, _service_sentence(status, views), views)
@@ -97,7 +97,9 @@ def next_expiry(instances: Iterable[Instance], now: float) -> float:
 
 def service_status(instances: Sequence[InstanceView]) -> Status:
     active = [each for each in instances if each.state == "enabled"]
-    if instances and not active:
+    if not instances:
+        return "empty"
+    if not active:
         return "paused"
     if not any(each.traffic for each in active):
         return "down"
@@ -107,7 +109,7 @@ def service_status(instances: Sequence[InstanceView]) -> Status:
 
 
 def summarize(services: Collection[ServiceView], breakers: Iterable[Breaker]) -> Summary:
-    counts: dict[Status, int] = dict.fromkeys(("up", "degraded", "down", "paused", "unknown"), 0)
+    counts: dict[Status, int] = dict.fromkeys(get_args(Status), 0)
     for service in services:
         counts[service.status] += 1
     trips: dict[BreakerState, int] = dict.fromkeys(("closed", "half_open", "open"), 0)
@@ -168,8 +170,8 @@ def _service_sentence(status: Status, instances: Sequence[InstanceView]) -> str:
 
 
 def _headline(services: Collection[ServiceView]) -> str:
-    if not services:
-        return "Nothing is registered yet."
+    if all(each.status == "empty" for each in services):
+        return "No instance is registered." if services else "Nothing is registered yet."
     troubles = [
         _named([each.name for each in services if each.status == status], word)
         for status, word in (("down", "down"), ("degraded", "degraded"))
@@ -177,7 +179,7 @@ def _headline(services: Collection[ServiceView]) -> str:
     told = [each for each in troubles if each]
     if told:
         return " ".join(told)
-    if all(each.status == "paused" for each in services):
+    if all(each.status in {"paused", "empty"} for each in services):
         return "Everything is out of rotation by the operator."
     if waiting := [each.name for each in services if each.status == "unknown"]:
         return _named(waiting, "waiting for a first check")

@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 
 DEFAULT_STORE = "redis://127.0.0.1:6379"
+PASSWORD_FILE = "admin-password"  # noqa: S105 - the name of a file
+_SHOWN = "started"
 
 
 def store_url(home: Path) -> str:
@@ -39,3 +41,12 @@ def keep_secret(home: Path, name: str, value: str | None = None) -> str:
     finally:
         draft.unlink()
     return path.read_text(encoding="utf-8").strip()
+
+
+def was_shown(home: Path) -> bool:
+    """Whether a start from this directory has come up before, and so has shown how to sign in."""
+    return (home / _SHOWN).exists()
+
+
+def note_shown(home: Path) -> None:
+    (home / _SHOWN).touch(mode=0o600)

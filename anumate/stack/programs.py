@@ -54,12 +54,6 @@ def bootstrap(env: Mapping[str, str], *, demo: bool) -> Program:
     return Program("bootstrap", (PYTHON, "-m", "django", "bootstrap", "--no-color", *arguments), env, restart=False)
 
 
-def first_password(env: Mapping[str, str], password: str) -> Program:
-    # By standard input: a command line is everybody's to read.
-    argv = (PYTHON, "-m", "django", "first_password", "--no-color")
-    return Program("first-password", argv, env, stdin=password.encode(), restart=False)
-
-
 def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:
     argv = _gunicorn("app", "uvicorn_worker.UvicornWorker", host, port, workers, log_level)
 

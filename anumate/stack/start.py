@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import shlex
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from anumate.lib import env as environment
 from anumate.lib.env import Env, EnvError
-from anumate.lib.state import keep_secret
+from anumate.lib.state import PASSWORD_FILE, keep_secret, note_shown
 from anumate.stack import preflight, programs
 from anumate.stack.console import Console
 from anumate.stack.options import Options
@@ -50,7 +49,6 @@ class Stack:
         self.home = env.home
         self.children: list[Child] = []
         self._lock: int | None = None
-        self._password = ""
         self._interrupted = 0
         self._stop = asyncio.Event()
 
@@ -93,12 +91,8 @@ class Stack:
             await asyncio.gather(gateway, return_exceptions=True)
         if self.options.demo:
             await self._start_demo()
-        last = asyncio.create_task(self._hand_over(first, begun))
-        try:
-            await asyncio.shield(last)
-        except asyncio.CancelledError:
-            await last  # a password that is in force must have been shown
-            raise
+        self._show(first, time.monotonic() - begun)
+        note_shown(self.home)
         self.console.show_programs = True
 
     async def down(self) -> None:
@@ -171,18 +165,6 @@ class Stack:
         self.console.progress("database", "migrated", time.monotonic() - begun)
         return bool(answer["first"])
 
-    async def _hand_over(self, first: bool, begun: float) -> None:
-        username = self.env.admin_username if first else ""
-        if first and not self.env.admin_password:
-            username = await self._give_password()
-        self._show(username, time.monotonic() - begun)
-
-    async def _give_password(self) -> str:
-        """Make the first password, which nobody keeps: it is in force from the moment it is shown. Whose it is."""
-        self._password = secrets.token_urlsafe(12)
-        answer = await self._ask(programs.first_password(self.environ, self._password))
-        return str(answer["username"])
-
     async def _ask(self, program: Program) -> dict[str, Any]:
         """Run it to its end; the JSON on its last line."""
         child = await self._launch(program)
@@ -223,14 +205,13 @@ class Stack:
                 self.env.gateway_port, "/orders/", host=self.options.host, headers=headers
             )
 
-    def _show(self, username: str, seconds: float) -> None:
+    def _show(self, first: bool, seconds: float) -> None:
         """The block; with how to sign in, where somebody has yet to be told."""
-        first = bool(username)
         host = "localhost" if programs.reachable(self.options.host) in {"127.0.0.1", "::1"} else self.options.host
         base = f"http://{_bracketed(host)}:{self.options.port}"
         rows = [("Live page", f"{base}/live/"), ("Admin", f"{base}/admin/"), ("API docs", f"{base}/api/docs/")]
         if first:
-            rows.append(("Sign in", self._sign_in(username)))
+            rows.append(("Sign in", self._sign_in()))
         kept, key = self._shown_key(first)
         rows.append(("API key", kept))
         if self.env.gateway_enabled:
@@ -243,10 +224,11 @@ class Stack:
         closing = f"Ctrl-C stops everything. Logs: {_short(self.home / 'logs')}/"
         self.console.block(f"Anumate is up, {seconds:.1f} s", rows, closing=closing)
 
-    def _sign_in(self, username: str) -> str:
+    def _sign_in(self) -> str:
         if self.env.admin_password:
-            return f"{username}, with ANUMATE_ADMIN_PASSWORD"
-        return f"{username} / {self._password}   (shown this once)"
+            return f"{self.env.admin_username}, with ANUMATE_ADMIN_PASSWORD"
+        password = (self.home / PASSWORD_FILE).read_text(encoding="utf-8").strip()
+        return f"{self.env.admin_username} / {password}   (shown this once)"
 
     def _shown_key(self, first: bool) -> tuple[str, str]:
         """How the API key is shown, and how a shell gets it. The key itself is shown once."""

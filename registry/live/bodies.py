@@ -5,6 +5,7 @@ The fast path is msgspec's decoder. Only a body it refuses is looked at field by
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,14 +26,34 @@ class Body(Generic[T]):
         self._decoder = msgspec.json.Decoder(shape)
 
     def decode(self, data: bytes) -> T:
-        """Raises Problem: `malformed_request` for what is no JSON, `validation_failed` for what has another shape."""
+        """Raises Problem: `malformed_request` for what is no JSON, `validation_failed` for what has another shape.
+
+        A name given twice makes it malformed too: which of the two counts, our caller and we might see differently.
+        """
         try:
             try:
-                return self._decoder.decode(data)
+                decoded = self._decoder.decode(data)
+                _unambiguous.decode(data.decode())
+                return decoded
             except msgspec.ValidationError as error:
                 raise invalid(list(faults(msgspec.json.decode(data), self._shape)) or [_fault("", error)]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem("malformed_request", f"The body is not JSON: {error}.") from None
+        except _Twice as error:
+            raise Problem("malformed_request", f"The body is ambiguous: {error}.") from None
+
+
+class _Twice(Exception):
+    """A name stands twice in one object."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) != len(names := {name for name, _ in pairs}):
+        twice = next(name for name in names if sum(name == each for each, _ in pairs) > 1)
+        raise _Twice(f"{twice!r} stands twice in one object")
+
+
+_unambiguous = json.JSONDecoder(object_pairs_hook=_each_once)
 
 
 def invalid(errors: list[Fault]) -> Problem:

@@ -23,6 +23,8 @@ Pair = tuple[str, str]
 Listener = Callable[[set[Pair]], None]
 
 NOWHERE = Index("none", 0)
+EMPTIES_KEPT = 1_000
+"""Services without instances that are remembered, of each tenant, for watchers that have not heard of it."""
 _INSTANCE = ""
 """Stands where a fact's kind would: the instance itself."""
 _NO_FACTS: dict[str, Fact] = {}
@@ -56,11 +58,17 @@ class Catalog:
         self._states: dict[Key, Fact] = {}
         self._tenants: dict[str, set[str]] = {}
         self._tenant_changed_at: dict[str, int] = {}
+        # Services whose last instance left, by tenant, the one that changed longest ago first.
+        self._empties: dict[str, dict[str, None]] = {}
+        # What changed before these numbers, for all and by tenant, is no longer known service by service.
+        self._since = 0
+        self._floors: dict[str, int] = {}
         # Written by this process and shown before the stream brought it: older news about the same thing is ignored.
         self._ahead: dict[tuple[Key, str], int] = {}
         # Not in a store that was wiped, and kept until then for whoever registers again.
         self._held: dict[tuple[Key, str], float] = {}
         self._listeners: list[Listener] = []
+        self._unnumbered_listeners: list[Listener] = []
         self._lock = threading.Lock()
         self.stale_since: float | None = wall()
 
@@ -106,12 +114,16 @@ class Catalog:
     def changed_at(self, tenant: str, service: str = "") -> int:
         """The number of the last change of this service, or of anything of this tenant."""
         if not service:
-            return self._tenant_changed_at.get(tenant, 0)
+            return self._tenant_changed_at.get(tenant, self._since)
         known = self._services.get((tenant, service))
-        return known.changed_at if known else 0
+        return known.changed_at if known else self.floor(tenant)
+
+    def floor(self, tenant: str) -> int:
+        """Whoever knows this tenant as of an older number than this has to be told everything."""
+        return self._floors.get(tenant, self._since)
 
     def changed_since(self, tenant: str, seq: int) -> tuple[str, ...]:
-        """The names of services that changed after number `seq`, those that are gone included."""
+        """The names of services that changed after number `seq`, down to the floor; those that are gone included."""
         with self._lock:
             changed = [pair[1] for pair, s in self._services.items() if pair[0] == tenant and s.changed_at > seq]
         return tuple(sorted(changed))
@@ -120,6 +132,10 @@ class Catalog:
         """Have `callback` called after each batch with the pairs that changed; answers how to stop that."""
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
+
+    def listen_unnumbered(self, callback: Listener) -> None:
+        """Have `callback` called for changes that the stream did not bring: the index is the same after them."""
+        self._unnumbered_listeners.append(callback)
 
     # Writing, from the one loop
 
@@ -153,8 +169,8 @@ class Catalog:
         index = snapshot.index
         with self._lock:
             wiped = self._index.epoch not in {index.epoch, NOWHERE.epoch}
-            if wiped or index.seq < self._index.seq:
-                self._count_anew()
+            if wiped or index.seq < self._index.seq or self._index == NOWHERE:
+                self._count_anew(index.seq)
             touched = self._merge(snapshot.known, wiped)
             for tenant, service_name in touched:
                 self._mark(Key(tenant, service_name), index.seq)
@@ -169,9 +185,10 @@ class Catalog:
             before, self._states = self._states, dict(states)
             keys = {key for key in before.keys() | states.keys() if before.get(key) != states.get(key)}
             touched = {(key.tenant, key.service) for key in keys}
+            changed = {pair for pair in touched if self._recompose(*pair)}
             for tenant, service in touched:
-                self._recompose(tenant, service)
                 self._mark(Key(tenant, service), self._index.seq)
+        self._tell(changed, self._unnumbered_listeners)
         self._tell(touched)
 
     def lost(self) -> None:
@@ -190,6 +207,7 @@ class Catalog:
                     self._take(Change(0, "fact", key, kind=kind) if kind else Change(0, "gone", key))
                     touched.add((key.tenant, key.service))
                     self._mark(key, self._index.seq)
+        self._tell(touched, self._unnumbered_listeners)
         self._tell(touched)
 
     def dump(self) -> bytes:
@@ -262,16 +280,17 @@ class Catalog:
             facts[kind] = fact
         self._recompose(key.tenant, key.service, only=key.id)
 
-    def _recompose(self, tenant: str, service_name: str, only: str = "") -> None:
-        """Build again the instances whose facts changed; without `only`, all of the service."""
-        service = self._services.get((tenant, service_name))
+    def _recompose(self, tenant: str, service_name: str, only: str = "") -> bool:
+        """Build again the instances whose facts changed; without `only`, all of the service. Whether any did."""
+        service, changed = self._services.get((tenant, service_name)), False
         if service is None:
-            return
+            return changed
         for name in [only] if only else list(service.instances):
             instance = service.instances.get(name)
             if instance and (facts := self._merged_facts(instance.key)) != instance.facts:
                 service.instances[name] = msgspec.structs.replace(instance, facts=facts)
-                service.view = None
+                service.view, changed = None, True
+        return changed
 
     def _merged_facts(self, key: Key) -> dict[str, Fact]:
         own, service = self._facts_of(key), self._facts_of(Key(key.tenant, key.service)).get("state")
@@ -320,26 +339,45 @@ class Catalog:
             if facts.get(kind) != known.facts.get(kind):
                 yield Change(0, "fact", key, kind=kind, fact=known.facts.get(kind))
 
-    def _count_anew(self) -> None:
+    def _count_anew(self, seq: int) -> None:
+        self._since = seq
+        self._floors.clear()
         self._ahead.clear()
         self._tenant_changed_at.clear()
         for service in self._services.values():
             service.changed_at = 0
 
     def _mark(self, key: Key, seq: int) -> None:
-        service = self._services.get((key.tenant, key.service))
-        if service is not None:
-            service.changed_at = seq
         self._tenant_changed_at[key.tenant] = seq
+        service = self._services.get((key.tenant, key.service))
+        if service is None:
+            return
+        service.changed_at = seq
+        empties = self._empties.setdefault(key.tenant, {})
+        empties.pop(key.service, None)
+        if not service.instances:
+            empties[key.service] = None
+        if len(empties) > EMPTIES_KEPT:
+            self._forget_oldest(key.tenant, empties)
+        elif not empties:
+            del self._empties[key.tenant]
+
+    def _forget_oldest(self, tenant: str, empties: dict[str, None]) -> None:
+        oldest = next(iter(empties))
+        del empties[oldest]
+        service = self._services[tenant, oldest]
+        if not service.instances:  # it may have come back ahead of the stream
+            del self._services[tenant, oldest]
+            self._floors[tenant] = max(self.floor(tenant), service.changed_at)
 
     def _forget_what_was_ahead(self) -> None:
         if self._ahead:
             self._ahead = {what: seq for what, seq in self._ahead.items() if seq > self._index.seq}
 
-    def _tell(self, touched: set[Pair]) -> None:
+    def _tell(self, touched: set[Pair], listeners: list[Listener] | None = None) -> None:
         if not touched:
             return
-        for listener in list(self._listeners):
+        for listener in list(self._listeners if listeners is None else listeners):
             try:
                 listener(touched)
             except Exception:

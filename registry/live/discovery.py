@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -238,8 +238,9 @@ class Changes:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._waiting: dict[Pair, set[asyncio.Future[None]]] = defaultdict(set)
+        self._waiting: dict[Pair, set[asyncio.Future[bool]]] = defaultdict(set)
         catalog.listen(self._wake)
+        catalog.listen_unnumbered(partial(self._wake, at_once=True))
 
     def since(self, index: Index, tenant: str, service: str) -> bool:
         """Whether it changed after `index`; an index of another store says nothing, so that counts as changed."""
@@ -253,7 +254,8 @@ class Changes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, ends.seconds(now))):
                 while not self.since(index, tenant, service):
-                    await self._next(tenant, service)
+                    if await self._next(tenant, service):
+                        return
 
     async def catch_up(self, index: Index, seconds: float) -> None:
         """Return once this process knows what another one answered with `index`, or when the time is up."""
@@ -266,22 +268,23 @@ class Changes:
         position = self._catalog.position
         return index.epoch == position.epoch and index.seq > position.seq
 
-    async def _next(self, tenant: str, service: str) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _next(self, tenant: str, service: str) -> bool:
+        """Wait for the next change; whether it is one that no index tells."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = self._waiting[tenant, service]
         waiting.add(future)
         try:
-            await future
+            return await future
         finally:
             waiting.discard(future)
             if not waiting:
                 self._waiting.pop((tenant, service), None)
 
-    def _wake(self, pairs: set[Pair]) -> None:
+    def _wake(self, pairs: set[Pair], *, at_once: bool = False) -> None:
         for pair in pairs | {(tenant, "") for tenant, _ in pairs} | {_ANYTHING}:
             for future in self._waiting.get(pair, ()):
                 if not future.done():
-                    future.set_result(None)
+                    future.set_result(at_once)
 
 
 def _parsed(

@@ -56,7 +56,10 @@ class EndpointBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealthCheckBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the instance wants to be asked whether it is well. `endpoint` is a name; empty: the first that fits."""
+    """How the instance wants to be asked whether it is well. `endpoint` is a name; empty: the first that fits.
+
+    `timeout` must be shorter than `interval`; without one it is 10 s, or half the interval where that is shorter.
+    """
 
     check_type: Literal["http", "tcp"] = "http"
     service_name: str = ""
@@ -64,7 +67,7 @@ class HealthCheckBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     endpoint: str = ""
     path: Annotated[str, Meta(pattern=_whole(r"^/[!-~]{0,999}$"), description=_PATH)] = "/health"
     interval: Annotated[float, Meta(ge=1, le=86_400)] = 30.0
-    timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
+    timeout: Annotated[float, Meta(ge=0.1, le=30)] | None = None
     failure_threshold: Annotated[int, Meta(ge=1, le=100)] = 3
     success_threshold: Annotated[int, Meta(ge=1, le=100)] = 2
 
@@ -126,6 +129,9 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 yield {"pointer": f"/health_check/{field}", "detail": "This is not what is being registered."}
         if check.endpoint and check.endpoint not in self.endpoints:
             yield {"pointer": "/health_check/endpoint", "detail": "There is no endpoint by this name."}
+        if check.timeout is not None and check.timeout >= check.interval:
+            detail = f"Use less than the interval, which is {check.interval:g} s."
+            yield {"pointer": "/health_check/timeout", "detail": detail}
 
     def _id_of_endpoints(self) -> str:
         digest = hashlib.sha256(msgspec.json.encode(self.endpoints, order="deterministic")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +14,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from anumate.lib.redis import UNAVAILABLE, connect
+from registry.live.instances import Fact, Key
 from registry.live.keys import KeyRecord, KeySection, StateSection, TenantRecord, TenantSection
 from registry.live.sections import publish
+from registry.live.store import SyncStore
 from registry.models import ApiKey, Instance, Revision, Service, Tenant
 from registry.services.states import live_key, state_fact
 
@@ -33,9 +36,26 @@ def publish_sections(client: redis.Redis | None = None) -> list[str]:
     # The number first: a change in between makes the rows newer than their number, and is published once more.
     revision, _ = Revision.objects.get_or_create(pk=1)
     origin, number = str(revision.origin), revision.number
-    sections = {"tenants": tenants(), "keys": keys(), "states": states()}
+    spoken = states()
+    sections = {"tenants": tenants(), "keys": keys(), "states": spoken}
     bodies = {name: msgspec.json.encode(section) for name, section in sections.items()}
-    return [name for name, body in bodies.items() if publish(client, name, origin=origin, revision=number, body=body)]
+    changed = [
+        name for name, body in bodies.items() if publish(client, name, origin=origin, revision=number, body=body)
+    ]
+    if "states" in changed:
+        _put_states(SyncStore(client), spoken.states)
+    return changed
+
+
+def _put_states(store: SyncStore, states: Mapping[str, Fact]) -> None:
+    """Have the live state say it too where it does not: only its changes have an index, by which others wait."""
+    wanted = {Key.parse(name): fact for name, fact in states.items()}
+    for key, known in store.read(list(wanted)).items():
+        said, fact = known.facts.get("state"), wanted[key]
+        if said is None and fact.value == "enabled":
+            continue
+        if said is None or said.since < fact.since:
+            store.put_fact(key, "state", fact)
 
 
 def on_change(model: str, **_: Any) -> None:

@@ -8,9 +8,10 @@ import redis
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 
-from anumate.bootstrap import BootstrapError, bootstrap, give_password
+from anumate.bootstrap import BootstrapError, bootstrap
 from anumate.lib import env as environment
 from anumate.lib.env import Env
+from anumate.lib.state import note_shown
 from gateway.models import Route
 from registry.live import keys
 from registry.models import ApiKey, AuditEntry, Tenant
@@ -40,41 +41,35 @@ def test_the_first_start_makes_tenant_administrator_and_a_key_with_every_scope(h
     assert (row.tenant.name, row.public_id) == ("default", key.split("_")[1])
     assert set(row.scopes) == set(keys.SCOPES)
     assert User.objects.get().username == "admin"
-    assert [path.name for path in home.iterdir()] == ["api-key"]
+    kept = {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()}
+    assert kept == {"api-key": 0o600, "admin-password": 0o600}
 
 
-def test_until_a_password_was_given_every_start_is_the_first() -> None:
+def test_until_a_start_has_shown_the_password_every_start_is_the_first(home: Path) -> None:
     assert bootstrap(env()) is True
     assert bootstrap(env()) is True
-    assert give_password("shown once") == "admin"
-    assert User.objects.get().check_password("shown once")
+    assert User.objects.get().check_password((home / "admin-password").read_text().strip())
+    note_shown(home)
     assert bootstrap(env()) is False
 
 
-def test_a_password_is_given_once() -> None:
-    bootstrap(env())
-    give_password("the first")
-    assert give_password("the second") == ""
-    assert User.objects.get().check_password("the first")
-
-
-def test_nobody_who_has_signed_in_gets_another_password() -> None:
+def test_who_has_signed_in_is_told_nothing_any_more() -> None:
     bootstrap(env())
     User.objects.update(last_login="2026-01-01T00:00:00Z")
     assert bootstrap(env()) is False
-    assert give_password("another") == ""
 
 
-def test_a_password_that_the_environment_gives_later_is_taken_while_there_is_none() -> None:
+def test_a_password_that_was_changed_is_not_shown_as_the_old_one() -> None:
     bootstrap(env())
-    assert bootstrap(env(ANUMATE_ADMIN_PASSWORD="a good one")) is True
-    assert bootstrap(env(ANUMATE_ADMIN_PASSWORD="another one")) is False
-    assert User.objects.get().check_password("a good one")
+    user = User.objects.get()
+    user.set_password("another one")
+    user.save()
+    assert bootstrap(env()) is False
 
 
-def test_another_start_changes_nothing() -> None:
+def test_another_start_changes_nothing(home: Path) -> None:
     bootstrap(env(), demo=True)
-    give_password("shown once")
+    note_shown(home)
     before = rows()
     assert bootstrap(env(), demo=True) is False
     assert rows() == before

@@ -86,7 +86,7 @@ async def test_who_reads_too_slowly_gets_a_snapshot_instead_of_a_queue() -> None
     assert (await read(seat))["seq"] == hub.seq
 
 
-async def test_a_service_whose_last_instance_left_is_down_and_stays_on_the_page() -> None:
+async def test_a_service_whose_last_instance_left_is_empty_not_down_and_stays_on_the_page() -> None:
     hub, catalogue = hub_of("orders")
     seat = hub.sit()
     await read(seat)
@@ -94,7 +94,7 @@ async def test_a_service_whose_last_instance_left_is_down_and_stays_on_the_page(
     hub.refresh({"orders"}, NOW + 1)
     change = await read(seat)
     assert [(each["status"], each["sentence"]) for each in change["services"]] == [
-        ("down", "No instance is registered.")
+        ("empty", "No instance is registered.")
     ]
     assert [each["word"] for each in change["events"]] == ["left"]
 
@@ -111,11 +111,11 @@ async def test_a_service_leaves_the_page_when_its_row_is_gone_too() -> None:
     assert (await read(seat))["gone"] == ["orders"]
 
 
-async def test_a_service_that_only_the_database_knows_is_shown_as_down() -> None:
+async def test_a_service_that_only_the_database_knows_is_shown_as_empty() -> None:
     hub, _ = hub_of("orders")
     hub.remember(Remembered(services=("billing", "orders")), NOW)
     snapshot = await read(hub.sit())
-    assert {each["name"]: each["status"] for each in snapshot["services"]} == {"orders": "up", "billing": "down"}
+    assert {each["name"]: each["status"] for each in snapshot["services"]} == {"orders": "up", "billing": "empty"}
 
 
 async def test_the_past_is_taken_from_the_database_once() -> None:
@@ -227,7 +227,7 @@ async def test_another_tenants_changes_are_no_news() -> None:
     live = Broadcaster(source)
     seat = await live.join("other")
     assert (await read(seat))["services"] == [
-        {"name": "orders", "status": "down", "sentence": "No instance is registered.", "instances": []}
+        {"name": "orders", "status": "empty", "sentence": "No instance is registered.", "instances": []}
     ]
     source.tell("orders")
     frame = await read(seat)

@@ -62,7 +62,7 @@ def test_a_state_that_has_ended_is_passed_over_for_the_one_below_it() -> None:
 @pytest.mark.parametrize(
     ("healths", "status"),
     [
-        ([], "down"),
+        ([], "empty"),
         (["healthy", "healthy"], "up"),
         (["healthy", ""], "up"),
         (["", ""], "unknown"),
@@ -110,6 +110,9 @@ def services(**statuses: str) -> list[ServiceView]:
         ({"a": "up", "b": "up"}, "Everything is up.", "up"),
         ({"a": "up", "b": "paused"}, "Everything in rotation is up.", "up"),
         ({"a": "paused"}, "Everything is out of rotation by the operator.", "paused"),
+        ({"a": "empty"}, "No instance is registered.", "empty"),
+        ({"a": "up", "b": "empty"}, "Everything is up.", "up"),
+        ({"a": "down", "b": "empty"}, "a is down.", "down"),
         ({"a": "up", "b": "unknown"}, "b is waiting for a first check.", "unknown"),
         ({"a": "degraded"}, "a is degraded.", "degraded"),
         ({"a": "down", "b": "down", "c": "degraded"}, "a and b are down. c is degraded.", "down"),

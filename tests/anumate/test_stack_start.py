@@ -111,7 +111,7 @@ def test_a_state_directory_in_use(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
-def test_the_password_is_shown_by_the_first_start_that_comes_up_and_kept_nowhere(tmp_path: Path) -> None:
+def test_the_password_is_shown_by_the_first_start_that_comes_up(tmp_path: Path) -> None:
     ports = free_ports()
     with running(tmp_path, *ports) as failing:
         wait_until(lambda: "database" in failing.output, seconds=30, what="the first rows")
@@ -122,7 +122,8 @@ def test_the_password_is_shown_by_the_first_start_that_comes_up_and_kept_nowhere
         platform.interrupt()
     shown = re.search(r"Sign in +admin / (\S+)", platform.output)
     assert shown is not None
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and shown[1].encode() in path.read_bytes()]
+    holding = [path for path in tmp_path.rglob("*") if path.is_file() and shown[1].encode() in path.read_bytes()]
+    assert [(path.name, path.stat().st_mode & 0o777) for path in holding] == [("admin-password", 0o600)]
     with running(tmp_path, *ports) as again:
         again.wait_until_up()
         again.interrupt()

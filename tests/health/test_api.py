@@ -36,7 +36,7 @@ def api(shop: Tenant) -> Call:
     return caller(shop, "health:read", "health:write")
 
 
-def test_configure_makes_a_check_and_its_service_and_later_changes_it(api: Call, shop: Tenant) -> None:
+def test_configure_makes_a_check_and_later_changes_it(api: Call, orders: Service) -> None:
     body = {"service_name": "orders", "check_type": "http", "path": "/up", "interval": 30, "timeout": 10}
     status, made = api("POST", "/v1/health/configure", body)
     assert status == 201
@@ -50,11 +50,23 @@ def test_configure_makes_a_check_and_its_service_and_later_changes_it(api: Call,
 
     status, changed = api("POST", "/v1/health/configure", {**body, "path": "/healthz", "interval": 5})
     assert (status, changed["id"], changed["path"], changed["interval"]) == (200, made["id"], "/healthz", 5)
-    assert HealthCheck.objects.get().service == Service.objects.get(tenant=shop, name="orders")
+    assert HealthCheck.objects.get().service == orders
     assert [entry.action for entry in AuditEntry.objects.filter(object_type="health.HealthCheck")] == [
         "changed",
         "created",
     ]
+
+
+def test_a_check_of_a_service_that_nobody_knows_is_refused_and_makes_none(api: Call, shop: Tenant) -> None:
+    status, problem = api("POST", "/v1/health/configure", {"service_name": "ordres", "check_type": "http"})
+    assert (status, problem["code"]) == (404, "not_found")
+    assert not Service.objects.exists()
+
+
+def test_a_service_that_is_live_and_has_no_row_yet_can_be_given_a_check(api: Call, register: Register) -> None:
+    register(8000)
+    assert api("POST", "/v1/health/configure", {"service_name": "orders", "check_type": "http"})[0] == 201
+    assert Service.objects.get().name == "orders"
 
 
 def test_of_several_checks_the_path_says_which_one_is_meant(api: Call, orders: Service) -> None:
@@ -171,5 +183,5 @@ def test_nothing_of_another_tenant_is_seen_or_touched(
 
     assert stranger("GET", "/v1/health/status")[1]["services"] == []
     assert stranger("GET", "/v1/health/incidents")[1]["count"] == 0
-    assert stranger("POST", "/v1/health/configure", {"service_name": "orders", "check_type": "http"})[0] == 201
+    assert stranger("POST", "/v1/health/configure", {"service_name": "orders", "check_type": "http"})[0] == 404
     assert HealthCheck.objects.filter(service=orders).count() == 1

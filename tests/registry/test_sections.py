@@ -9,13 +9,15 @@ from django.db import connections
 from django.utils import timezone
 
 from anumate.lib import env
-from registry.live.instances import Key
+from registry.live.instances import Fact, Key
 from registry.live.keys import KeySection, StateSection, TenantSection, make, secret_hash
 from registry.live.node import Node
 from registry.live.sections import SECTIONS
+from registry.live.store import SyncStore
 from registry.models import ApiKey, Instance, Service, Tenant, TenantHost
 from registry.services.changes import SYSTEM, announce, change
 from registry.services.sections import publish_sections
+from registry.services.states import live_key, state_fact
 from registry.tasks import republish
 from tests.conftest import eventually
 
@@ -48,6 +50,22 @@ def test_tenants_with_their_hosts_keys_and_states_are_published(store: redis.Red
     assert (key.id, key.tenant, key.hash, key.scopes) == ("0123456789", "acme", "h", ("admin",))
     ((name, fact),) = msgspec.json.decode(body(store, "states"), type=StateSection).states.items()
     assert (name, fact.value) == (str(Key("acme", "orders", "a")), "draining")
+
+
+def test_a_word_that_the_live_state_missed_reaches_it_with_an_index_when_the_sections_do(
+    store: redis.Redis, tenant: Tenant
+) -> None:
+    now, live = timezone.now(), SyncStore(store)
+    orders = Service.objects.create(tenant=tenant, name="orders", state="draining", state_since=now)
+    Service.objects.create(tenant=tenant, name="stock", state="enabled", state_since=now)
+    newer = Service.objects.create(tenant=tenant, name="newer", state="draining", state_since=now)
+    live.put_fact(live_key(newer), "state", Fact("enabled", since=now.timestamp() + 60))
+    before = live.members().index.seq
+    publish_sections()
+    (change,) = live.changes(before)
+    assert (change.key, change.fact) == (live_key(orders), state_fact(orders))
+    publish_sections()
+    assert live.members().index.seq == before + 1
 
 
 def test_keys_that_nobody_may_use_are_not_sent_out(store: redis.Redis, tenant: Tenant) -> None:

@@ -3,8 +3,8 @@
 import { arrange, byId, icon, make, mark, write } from "./dom.js";
 import { millis, moment, percent, rate, span } from "./words.js";
 
-const WORD = { up: "Up", degraded: "Degraded", down: "Down", paused: "Paused", unknown: "Checking" };
-const GRAVITY = ["down", "degraded", "unknown", "paused", "up"];
+const WORD = { up: "Up", degraded: "Degraded", down: "Down", paused: "Paused", unknown: "Checking", empty: "No instances" };
+const GRAVITY = ["down", "degraded", "unknown", "paused", "up", "empty"];
 const HEALTH_ICON = { healthy: "up", degraded: "degraded", unhealthy: "down", unknown: "unknown" };
 const STATE_WORD = { enabled: "enabled", draining: "draining", maintenance: "maintenance" };
 const FEW = 6; // as many services are shown opened from the start

@@ -3,8 +3,8 @@
 import { arrange, byId, icon, make, mark, write } from "./dom.js";
 import { count, millis, percent, rate } from "./words.js";
 
-const STATUSES = ["up", "degraded", "down", "paused", "unknown"];
-const LEGEND = { up: "up", degraded: "degraded", down: "down", paused: "paused", unknown: "checking" };
+const STATUSES = ["up", "degraded", "down", "paused", "unknown", "empty"];
+const LEGEND = { up: "up", degraded: "degraded", down: "down", paused: "paused", unknown: "checking", empty: "without instances" };
 const POINTS = 120;
 const WIDTH = 480;
 const HEIGHT = 64;

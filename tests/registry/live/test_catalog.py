@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anumate.lib.clock import ManualClock
+from registry.live import catalog as catalog_module
 from registry.live.catalog import Catalog, Pair
 from registry.live.instances import Document, Fact, Key
 from registry.live.ops import Change, Index, Known, Snapshot
@@ -73,6 +74,38 @@ def test_a_service_without_instances_is_no_longer_listed(catalog: Catalog) -> No
     assert catalog.instances("default", "orders") == ()
     assert catalog.get(A) is None
     assert catalog.changed_at("default", "orders") == 2
+
+
+def test_a_service_that_comes_and_goes_leaves_no_name_behind_beyond_the_bound(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_module, "EMPTIES_KEPT", 3)
+    for number in range(5):
+        key = Key("default", f"s{number}", "a")
+        catalog.apply(put(2 * number + 1, key), gone(2 * number + 2, key))
+    assert catalog.changed_since("default", 0) == ("s2", "s3", "s4")
+    assert catalog.floor("default") == 4
+    assert catalog.floor("other") == 0
+    # Who waits for one that was forgotten, as of an older index, is told that it may have changed.
+    assert catalog.changed_at("default", "s0") == 4
+
+
+def test_an_empty_service_that_fills_again_is_not_forgotten(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "EMPTIES_KEPT", 1)
+    catalog.apply(put(1), gone(2), put(3), put(4, Key("default", "x", "a")), gone(5, Key("default", "x", "a")))
+    catalog.absorb(put(8, Key("default", "x", "b")), "e")
+    catalog.apply(put(6, Key("default", "y", "a")), gone(7, Key("default", "y", "a")))
+    assert catalog.services("default") == ("orders", "x")
+    assert ids(catalog) == ["a"]
+    assert ids(catalog, "x") == ["b"]
+    assert catalog.floor("default") == 0
+
+
+def test_after_a_restart_it_does_not_claim_to_know_what_changed_before(clock: ManualClock) -> None:
+    again = Catalog(clock)
+    again.replace(snapshot(7, A))
+    assert again.floor("default") == 7
+    assert again.changed_at("default") == again.changed_at("default", "stock") == 7
 
 
 def test_facts_show_on_the_instance_and_a_services_state_on_all_of_its_instances(catalog: Catalog) -> None:

@@ -1,0 +1,121 @@
+"""A request as the lane reads it, and who may make it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from anumate.lib.problem import Problem
+from registry.live.keys import DEFAULT_TENANT, KeyRecord, KeyRing
+from registry.live.registration import MAX_BODY
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_acceptable_id = re.compile(rb"[A-Za-z0-9._:-]{1,64}").fullmatch
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+class Request:
+    """What the lane reads of an ASGI request. `key` and `tenant` are known once `admit` has let it in."""
+
+    __slots__ = ("_receive", "_send", "headers", "id", "key", "method", "path", "query", "started", "tenant")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        offered = self.headers.get(b"x-request-id", b"")
+        self.id: bytes = offered if _acceptable_id(offered) else os.urandom(16).hex().encode()
+        self.key: KeyRecord | None = None
+        self.tenant = ""
+        self.started = False
+        self._receive = receive
+        self._send = send
+
+    async def body(self) -> bytes:
+        """Raises Problem before more than the limit is held."""
+        if int(self.headers.get(b"content-length", b"0")) > MAX_BODY:
+            raise _too_large()
+        _require_json(self.headers.get(b"content-type", b""))
+        _require_plain(self.headers.get(b"content-encoding", b""))
+        parts, size, more = [], 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size, more = size + len(part), message.get("more_body", False)
+            if size > MAX_BODY:
+                raise _too_large()
+            parts.append(part)
+        return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Returns when the client has hung up."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def answer(self, status: int, body: bytes = b"", *headers: tuple[bytes, bytes]) -> None:
+        length = () if status == 204 else ((b"content-length", str(len(body)).encode()),)
+        await self.start(status, *headers, *length)
+        await self.write(b"" if self.method == "HEAD" else body, last=True)
+
+    async def start(self, status: int, *headers: tuple[bytes, bytes]) -> None:
+        self.started = True
+        every = [*headers, (b"x-request-id", self.id)]
+        await self._send({"type": "http.response.start", "status": status, "headers": every})
+
+    async def write(self, body: bytes, *, last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def admit(keys: KeyRing, request: Request, scope: str) -> None:
+    """Let in who shows a key that may do this, in the tenant it acts for."""
+    key = keys.verify(_presented(request.headers), time.time())
+    request.key = key
+    if not key.allows(scope):
+        raise Problem("scope_missing", f"This needs scope {scope}.")
+    request.tenant = key.tenant
+    wanted = request.headers.get(b"x-tenant", b"").decode("latin-1")
+    if wanted and wanted != key.tenant:
+        if key.tenant != DEFAULT_TENANT or "admin" not in key.scopes:
+            raise Problem("scope_missing", f"Only an admin key of tenant {DEFAULT_TENANT} acts for another tenant.")
+        tenant = keys.tenant(wanted)
+        if tenant is None or not tenant.active:
+            raise Problem("not_found", "There is no tenant by this name.")
+        request.tenant = wanted
+
+
+def _presented(headers: dict[bytes, bytes]) -> str | None:
+    if (key := headers.get(b"x-api-key")) is not None:
+        return key.decode("latin-1")
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
+def _require_json(content_type: bytes) -> None:
+    media = content_type.partition(b";")[0].strip().lower()
+    if media and media != b"application/json" and not media.endswith(b"+json"):
+        raise Problem("unsupported_media_type", "Send JSON, with Content-Type: application/json.")
+
+
+def _require_plain(content_encoding: bytes) -> None:
+    if content_encoding.strip().lower() not in {b"", b"identity"}:
+        accepted = {"Accept-Encoding": "identity"}
+        raise Problem("unsupported_media_type", "Send the body as it is, without Content-Encoding.", headers=accepted)
+
+
+def _too_large() -> Problem:
+    # The server throws the rest of the body away as it comes. Closing instead would reset the connection, and a client
+    # that is still sending might never see the answer.
+    return Problem("payload_too_large", f"A body here has at most {MAX_BODY} bytes.")
