@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from anumate.lib.clock import Clock
+from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
 from gateway.proxy.balancer import Endpoint
 from gateway.proxy.exchange import Exchange, Header
@@ -21,6 +22,13 @@ Send = Callable[[Message], Awaitable[None]]
 CONNECT_SECONDS: Final = 5.0
 WATCH_AFTER: Final = 0.05
 """Seconds after which a request is worth a task that hears the client hang up; most have been answered by then."""
+STALL_SECONDS: Final = 1.0
+"""Seconds without a piece of an upload after which an instance that hangs up gave up on the client, not on us."""
+
+
+def stalled(seconds: float) -> Problem:
+    """The client's upload stopped in the middle: its failure, and the rest must not be read as the next request."""
+    return Problem("request_timeout", f"No byte of the body came for {seconds:.3g} s.", headers={"Connection": "close"})
 
 
 class Forwarder:
@@ -82,8 +90,8 @@ class Forwarder:
             headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
         now = self._now()
         endpoint.reached()
-        endpoint.observed(now, now - started, failed)
-        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now)
+        endpoint.observed(now, now - started - delivery.held_up, failed)
+        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now, held_up=delivery.held_up)
         x.started_answer = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if connection.complete:
@@ -100,7 +108,10 @@ class Forwarder:
 class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
-    __slots__ = ("_companion", "_deadline", "_loop", "_receive", "_timeout", "_timer", "_x", "connection", "sent")
+    __slots__ = (
+        *("_asked", "_companion", "_deadline", "_held_up", "_loop", "_receive", "_timeout", "_timer", "_x"),
+        *("connection", "sent"),
+    )
 
     def __init__(self, x: Exchange, connection: Connection, receive: Receive, timeout: float) -> None:
         self._x = x
@@ -110,7 +121,18 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + timeout
         self._companion: asyncio.Task[None] | None = None
+        self._asked = 0.0  # when the client was asked for the next piece, which has not come
+        self._held_up = 0.0
         self.sent = True
+
+    @property
+    def held_up(self) -> float:
+        """Seconds that the client, not the instance, took: those it was waited for."""
+        return self._held_up + self._stall
+
+    @property
+    def _stall(self) -> float:
+        return self._loop.time() - self._asked if self._asked else 0.0
 
     async def start(self, head: bytes) -> Delivery:
         """Send the request and wait for the answer's head.
@@ -131,9 +153,12 @@ class Delivery:
         self._timer = self._loop.call_later(min(WATCH_AFTER, self._timeout), self._tick)
         try:
             await connection.head()
-        except BaseException:
+        except BaseException as error:
+            stall = self._stall
             connection.keep_alive = False
             self.end()
+            if isinstance(error, ClosedEarly) and stall >= STALL_SECONDS:
+                raise stalled(stall) from None
             raise
         self._timer.cancel()
         return self
@@ -154,6 +179,9 @@ class Delivery:
 
     def _tick(self) -> None:
         if self._loop.time() >= self._deadline:
+            if self._asked:
+                self.connection.abort(stalled(self._stall))
+                return
             self.connection.abort(TimedOut(f"It did not begin to answer within {self._timeout:g} s."))
             return
         self.watch()
@@ -169,7 +197,11 @@ class Delivery:
         connection, more = self.connection, True
         while more:
             await connection.drain()
+            self._asked = self._loop.time()
+            self._deadline = self._asked + self._timeout  # each waits for the other only so long
             message = await self._receive()
+            self._held_up += self._stall
+            self._asked = 0.0
             if message["type"] == "http.disconnect":
                 connection.abort(ClientGone())
                 return
