@@ -26,6 +26,10 @@ STALL_SECONDS: Final = 1.0
 """Seconds without a piece of an upload after which an instance that hangs up gave up on the client, not on us."""
 
 
+IDLE_SECONDS: Final = 60.0
+"""Seconds an instance may be silent between two pieces of its answer, or the route's timeout where that is longer."""
+
+
 def stalled(seconds: float) -> Problem:
     """The client's upload stopped in the middle: its failure, and the rest must not be read as the next request."""
     return Problem("request_timeout", f"No byte of the body came for {seconds:.3g} s.", headers={"Connection": "close"})
@@ -97,10 +101,10 @@ class Forwarder:
         if connection.complete:
             await send({"type": "http.response.body", "body": connection.take_body()})
             return
-        delivery.watch()
+        delivery.stream()
         more = True
         while more:
-            piece = await connection.read()
+            piece = await delivery.piece()
             more = not connection.complete
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
@@ -109,8 +113,8 @@ class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
     __slots__ = (
-        *("_asked", "_companion", "_deadline", "_held_up", "_loop", "_receive", "_timeout", "_timer", "_x"),
-        *("connection", "sent"),
+        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_loop", "_receive", "_timeout"),
+        *("_timer", "_x", "connection", "sent"),
     )
 
     def __init__(self, x: Exchange, connection: Connection, receive: Receive, timeout: float) -> None:
@@ -123,6 +127,7 @@ class Delivery:
         self._companion: asyncio.Task[None] | None = None
         self._asked = 0.0  # when the client was asked for the next piece, which has not come
         self._held_up = 0.0
+        self._expecting = 0.0  # since when a piece of the answer's body is waited for
         self.sent = True
 
     @property
@@ -167,6 +172,35 @@ class Delivery:
         """From now on, a client that hangs up ends the exchange."""
         if self._companion is None:
             self._companion = self._loop.create_task(self._hear_hang_up())
+
+    def stream(self) -> None:
+        """From now on, the answer comes in pieces, and either side may be the one that keeps silent."""
+        self.watch()
+        self._check_idle()
+
+    async def piece(self) -> bytes:
+        """The next piece of the answer's body.
+
+        Raises:
+            UpstreamError: there is none, or none in time. Only the time in here counts: a client may read slowly.
+            Problem: none came because the client stopped sending what it is about. ClientGone.
+        """
+        self._expecting = self._loop.time()
+        try:
+            return await self.connection.read()
+        finally:
+            self._expecting = 0.0
+
+    def _check_idle(self) -> None:
+        now, limit = self._loop.time(), max(self._timeout, IDLE_SECONDS)
+        # An instance may have to wait for the client too.
+        since = max(self._expecting, self._deadline - self._timeout) if self._expecting else now
+        if now < since + limit:
+            self._timer = self._loop.call_at(since + limit, self._check_idle)
+        elif self._asked:
+            self.connection.abort(stalled(self._stall))
+        else:
+            self.connection.abort(TimedOut(f"Its answer stopped for {limit:g} s."))
 
     def end(self) -> None:
         self._timer.cancel()

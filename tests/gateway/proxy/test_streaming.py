@@ -160,6 +160,64 @@ async def test_a_body_is_forwarded_as_it_comes_and_the_answer_too(
     writer.close()
 
 
+@pytest.fixture
+def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "IDLE_SECONDS", 0.3)
+    world.publish(a_route(timeout_seconds=0.2))
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
+async def test_an_answer_that_stops_in_the_middle_is_cut_and_its_instance_blamed(
+    impatient: None, world: World, framing: bytes
+) -> None:
+    async def stop(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n4\r\nsome\r\n" % framing)
+        await call.reader.read()
+
+    service = await world.service()
+    service.handler = stop
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world))
+    answer = await reader.read()
+    assert b"some" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    await eventually(lambda: service.open == 0, what="the service's connection to be closed")
+    await eventually(lambda: gateway.app.guard.report(0.0).breakers[0].failures == 1)
+    writer.close()
+
+
+async def test_a_client_that_reads_slowly_does_not_make_its_instance_a_silent_one(
+    impatient: None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def large(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE)
+        for _ in range(LARGE // MEGABYTE):
+            await call.answer(bytes(MEGABYTE))
+
+    checks = 0
+    check = forwarder.Delivery._check_idle
+
+    def counted(delivery: forwarder.Delivery) -> None:
+        nonlocal checks
+        checks += 1
+        check(delivery)
+
+    monkeypatch.setattr(forwarder.Delivery, "_check_idle", counted)
+    service = await world.service()
+    service.handler = large
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world))
+    await reader.readuntil(b"\r\n\r\n")
+    await eventually(lambda: checks > 3, what="the idle limit to pass a few times")
+    await read(reader, LARGE)
+    assert gateway.app.guard.report(0.0).breakers[0].failures == 0
+    writer.close()
+
+
 @pytest.mark.parametrize("when", ["before the answer", "within the answer", "within the body"])
 async def test_a_client_that_hangs_up_ends_the_work_for_it(
     gateway: Running, world: World, service: Service, when: str
