@@ -21,6 +21,8 @@ from anumate.lib.clock import Clock, wall
 
 TICK = 0.25
 BEATS = 4  # ticks between two polls
+PATIENCE = 0.5
+"""Seconds that a beat waits for a poll: a store that hangs must not hold up the word that it does."""
 REMEMBER_SECONDS = 15.0
 LINGER_SECONDS = 300.0
 
@@ -45,7 +47,7 @@ class Source(Protocol):
 
     def listen(self, callback: Callable[[set[tuple[str, str]]], None]) -> object: ...
 
-    async def poll(self) -> Poll: ...
+    def poll(self) -> Coroutine[None, None, Poll]: ...
 
     async def remember(self, tenant: str) -> Remembered: ...
 
@@ -62,6 +64,7 @@ class Broadcaster:
         self._last_viewed = clock()
         self._task: asyncio.Task[None] | None = None
         self._poll = Poll()
+        self._polling: asyncio.Task[Poll] | None = None
         self._troubles: dict[str, str] = {}
         source.listen(self._changed.update)
 
@@ -70,6 +73,7 @@ class Broadcaster:
         if hub is None:
             hub = self._hubs.setdefault(tenant, Hub(tenant, self._source.catalogue, self._clock()))
             await self._remember(hub)
+        hub.stale_since = self._source.stale_since
         seat = hub.sit()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="live page")
@@ -105,7 +109,7 @@ class Broadcaster:
 
     async def _measure(self) -> None:
         try:
-            self._poll = await self._source.poll()
+            await self._try_poll()
         finally:  # with the store away the page goes on with the figures it had, and says since when
             now = self._clock()
             for tenant, hub in self._hubs.items():
@@ -114,6 +118,15 @@ class Broadcaster:
         for hub in list(self._hubs.values()):
             if self._clock() - self._remembered.get(hub.tenant, 0.0) >= REMEMBER_SECONDS:
                 await self._remember(hub)
+
+    async def _try_poll(self) -> None:
+        """Take new figures if they come soon; one that takes longer goes on, and no second is begun beside it."""
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._source.poll(), name="live page's poll")
+        done, _ = await asyncio.wait((self._polling,), timeout=PATIENCE)
+        if done:
+            polling, self._polling = self._polling, None
+            self._poll = polling.result()
 
     async def _remember(self, hub: Hub) -> None:
         self._remembered[hub.tenant] = self._clock()

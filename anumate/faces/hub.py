@@ -117,7 +117,7 @@ class Hub:
         self._breakers: dict[str, Breaker] = {}
         self._meter = Meter()
         self._events: deque[Event] = deque(maxlen=JOURNAL_EVENTS)
-        self._snapshot: tuple[int, str] = (-1, "")
+        self._snapshot: tuple[int, float | None, str] = (-1, None, "")
         for name in catalogue.services(tenant):
             self._view(name, now)
         self._summary = self._summarize()
@@ -171,9 +171,9 @@ class Hub:
         )
 
     def snapshot(self) -> str:
-        if self._snapshot[0] != self.seq:
-            self._snapshot = (self.seq, _encode(self._whole()))
-        return self._snapshot[1]
+        if self._snapshot[:2] != (self.seq, self.stale_since):
+            self._snapshot = (self.seq, self.stale_since, _encode(self._whole()))
+        return self._snapshot[2]
 
     def _whole(self) -> Snapshot:
         return Snapshot(

@@ -23,7 +23,7 @@ from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors
 from gateway.proxy.errors import answer_of, date_field
 from gateway.proxy.exchange import Exchange, Header, Scope
-from gateway.proxy.forwarder import Forwarder, Receive, Send
+from gateway.proxy.forwarder import Forwarder, Message, Receive, Send, stalled
 from gateway.proxy.guard import Guard, Pass
 from gateway.proxy.heads import VIA, Peers, is_loop, request_head
 from gateway.proxy.limiter import Limiter, Policy
@@ -120,7 +120,7 @@ class Gateway:
         """pick → guard → forward; again on another instance, but only where that is safe."""
         head = request_head(x, self.peers)
         if x.has_body:
-            first = x.first_body = await receive()
+            first = x.first_body = await _first_piece(receive, x.timeout)
             if first["type"] == "http.disconnect":
                 raise ClientGone
         key = x.client.id if x.client and x.client.id else self.peers.client_address(x)
@@ -261,6 +261,15 @@ class Gateway:
             self.balancer.refresh_due()
             for endpoint in self.balancer.endpoints():
                 endpoint.pool.reap(loop.time())
+
+
+async def _first_piece(receive: Receive, seconds: float) -> Message:
+    """Raises Problem: request_timeout."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError:
+        raise stalled(seconds) from None
 
 
 def _may_retry(error: UpstreamError, x: Exchange) -> bool:

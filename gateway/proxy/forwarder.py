@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from anumate.lib.clock import Clock
+from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
 from gateway.proxy.balancer import Endpoint
 from gateway.proxy.exchange import Exchange, Header
@@ -21,6 +22,17 @@ Send = Callable[[Message], Awaitable[None]]
 CONNECT_SECONDS: Final = 5.0
 WATCH_AFTER: Final = 0.05
 """Seconds after which a request is worth a task that hears the client hang up; most have been answered by then."""
+STALL_SECONDS: Final = 1.0
+"""Seconds without a piece of an upload after which an instance that hangs up gave up on the client, not on us."""
+
+
+IDLE_SECONDS: Final = 60.0
+"""Seconds an instance may be silent between two pieces of its answer, or the route's timeout where that is longer."""
+
+
+def stalled(seconds: float) -> Problem:
+    """The client's upload stopped in the middle: its failure, and the rest must not be read as the next request."""
+    return Problem("request_timeout", f"No byte of the body came for {seconds:.3g} s.", headers={"Connection": "close"})
 
 
 class Forwarder:
@@ -82,17 +94,17 @@ class Forwarder:
             headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
         now = self._now()
         endpoint.reached()
-        endpoint.observed(now, now - started, failed)
-        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now)
+        endpoint.observed(now, now - started - delivery.held_up, failed)
+        permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now, held_up=delivery.held_up)
         x.started_answer = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if connection.complete:
             await send({"type": "http.response.body", "body": connection.take_body()})
             return
-        delivery.watch()
+        delivery.stream()
         more = True
         while more:
-            piece = await connection.read()
+            piece = await delivery.piece()
             more = not connection.complete
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
@@ -100,7 +112,10 @@ class Forwarder:
 class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
-    __slots__ = ("_companion", "_deadline", "_loop", "_receive", "_timeout", "_timer", "_x", "connection", "sent")
+    __slots__ = (
+        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_loop", "_receive", "_timeout"),
+        *("_timer", "_x", "connection", "sent"),
+    )
 
     def __init__(self, x: Exchange, connection: Connection, receive: Receive, timeout: float) -> None:
         self._x = x
@@ -110,7 +125,19 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + timeout
         self._companion: asyncio.Task[None] | None = None
+        self._asked = 0.0  # when the client was asked for the next piece, which has not come
+        self._held_up = 0.0
+        self._expecting = 0.0  # since when a piece of the answer's body is waited for
         self.sent = True
+
+    @property
+    def held_up(self) -> float:
+        """Seconds that the client, not the instance, took: those it was waited for."""
+        return self._held_up + self._stall
+
+    @property
+    def _stall(self) -> float:
+        return self._loop.time() - self._asked if self._asked else 0.0
 
     async def start(self, head: bytes) -> Delivery:
         """Send the request and wait for the answer's head.
@@ -131,9 +158,12 @@ class Delivery:
         self._timer = self._loop.call_later(min(WATCH_AFTER, self._timeout), self._tick)
         try:
             await connection.head()
-        except BaseException:
+        except BaseException as error:
+            stall = self._stall
             connection.keep_alive = False
             self.end()
+            if isinstance(error, ClosedEarly) and stall >= STALL_SECONDS:
+                raise stalled(stall) from None
             raise
         self._timer.cancel()
         return self
@@ -142,6 +172,35 @@ class Delivery:
         """From now on, a client that hangs up ends the exchange."""
         if self._companion is None:
             self._companion = self._loop.create_task(self._hear_hang_up())
+
+    def stream(self) -> None:
+        """From now on, the answer comes in pieces, and either side may be the one that keeps silent."""
+        self.watch()
+        self._check_idle()
+
+    async def piece(self) -> bytes:
+        """The next piece of the answer's body.
+
+        Raises:
+            UpstreamError: there is none, or none in time. Only the time in here counts: a client may read slowly.
+            Problem: none came because the client stopped sending what it is about. ClientGone.
+        """
+        self._expecting = self._loop.time()
+        try:
+            return await self.connection.read()
+        finally:
+            self._expecting = 0.0
+
+    def _check_idle(self) -> None:
+        now, limit = self._loop.time(), max(self._timeout, IDLE_SECONDS)
+        # An instance may have to wait for the client too.
+        since = max(self._expecting, self._deadline - self._timeout) if self._expecting else now
+        if now < since + limit:
+            self._timer = self._loop.call_at(since + limit, self._check_idle)
+        elif self._asked:
+            self.connection.abort(stalled(self._stall))
+        else:
+            self.connection.abort(TimedOut(f"Its answer stopped for {limit:g} s."))
 
     def end(self) -> None:
         self._timer.cancel()
@@ -154,6 +213,9 @@ class Delivery:
 
     def _tick(self) -> None:
         if self._loop.time() >= self._deadline:
+            if self._asked:
+                self.connection.abort(stalled(self._stall))
+                return
             self.connection.abort(TimedOut(f"It did not begin to answer within {self._timeout:g} s."))
             return
         self.watch()
@@ -169,7 +231,11 @@ class Delivery:
         connection, more = self.connection, True
         while more:
             await connection.drain()
+            self._asked = self._loop.time()
+            self._deadline = self._asked + self._timeout  # each waits for the other only so long
             message = await self._receive()
+            self._held_up += self._stall
+            self._asked = 0.0
             if message["type"] == "http.disconnect":
                 connection.abort(ClientGone())
                 return

@@ -170,10 +170,11 @@ class Pass:
         self._entered = now
         self.voted = False
 
-    def vote(self, outcome: Outcome, now: float) -> None:
+    def vote(self, outcome: Outcome, now: float, *, held_up: float = 0.0) -> None:
+        """Say what came of the request; `held_up` are the seconds for which its client was waited for."""
         if not self.voted:
             self.voted = True
-            self._breaker.settle(self._ticket, outcome, now, now - self._entered)
+            self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up)
 
 
 def _policy(breaker: Breaker) -> BreakerPolicy:

@@ -70,7 +70,8 @@ class Catalog:
         self._listeners: list[Listener] = []
         self._unnumbered_listeners: list[Listener] = []
         self._lock = threading.Lock()
-        self.stale_since: float | None = wall()
+        self._heard_at = wall()
+        self.stale_since: float | None = self._heard_at
 
     # Reading, from any thread
 
@@ -176,6 +177,7 @@ class Catalog:
                 self._mark(Key(tenant, service_name), index.seq)
             self._index = index
             self._forget_what_was_ahead()
+            self.heard()
             self.stale_since = None
         self._tell(touched)
 
@@ -192,9 +194,13 @@ class Catalog:
         self._tell(touched)
 
     def lost(self) -> None:
-        """The store is away: what is known stays, and is known to be old."""
+        """The store is away: what is known stays, and is known to be as old as the last word of the store."""
         if self.stale_since is None:
-            self.stale_since = self._wall()
+            self.stale_since = self._heard_at
+
+    def heard(self) -> None:
+        """The store has said something, be it that nothing is new."""
+        self._heard_at = self._wall()
 
     def expire_held(self) -> None:
         """End the grace of what a wiped store did not get back."""

@@ -69,6 +69,7 @@ class Follower:
         while True:
             async with asyncio.timeout(READ_SECONDS):
                 await self._read_on(client)
+            self._catalog.heard()
             self._catalog.expire_held()
             await asyncio.sleep(GATHER_SECONDS)
 

@@ -163,6 +163,7 @@ class Source:
         self.catalogue = Catalogue()
         self.stale_since: float | None = None
         self.broken = False
+        self.hanging: asyncio.Event | None = None
         self.polls = 0
         self.callbacks: list[Callable[[set[tuple[str, str]]], None]] = []
 
@@ -175,6 +176,8 @@ class Source:
 
     async def poll(self) -> Poll:
         self.polls += 1
+        if self.hanging:
+            await self.hanging.wait()
         if self.broken:
             raise ConnectionError("the store is away")
         return Poll({"acme": {"orders": Totals(float(self.polls))}}, {})
@@ -219,6 +222,27 @@ async def test_a_page_goes_on_while_store_and_database_are_away(caplog: Any) -> 
         pass
     await eventually(lambda: source.polls >= 2)
     assert len([each for each in caplog.records if "the store is away" in each.message]) == 1
+
+
+async def test_a_page_says_since_when_it_is_stale_while_the_store_hangs_and_is_live_when_it_answers() -> None:
+    source = Source()
+    source.catalogue.put("orders", "a")
+    source.hanging = asyncio.Event()
+    live = Broadcaster(source)
+    seat = await live.join("acme")
+    assert (await read(seat))["stale_since"] is None
+    source.stale_since = NOW
+    # Who comes in now, or comes back because it got impatient, is told at once.
+    assert (await read(await live.join("acme")))["stale_since"] == NOW
+    while (await read(seat))["stale_since"] != NOW:
+        pass
+    frames = [await read(seat) for _ in range(2)]
+    assert [frame["stale_since"] for frame in frames] == [NOW, NOW]
+    assert source.polls == 1
+    source.stale_since = None
+    source.hanging.set()
+    while (await read(seat))["stale_since"] is not None:
+        pass
 
 
 async def test_another_tenants_changes_are_no_news() -> None:

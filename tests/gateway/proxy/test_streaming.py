@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from gateway.proxy import forwarder
+from gateway.proxy.table import Breaker, Upstream
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
 
@@ -158,6 +160,64 @@ async def test_a_body_is_forwarded_as_it_comes_and_the_answer_too(
     writer.close()
 
 
+@pytest.fixture
+def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder, "IDLE_SECONDS", 0.3)
+    world.publish(a_route(timeout_seconds=0.2))
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
+async def test_an_answer_that_stops_in_the_middle_is_cut_and_its_instance_blamed(
+    impatient: None, world: World, framing: bytes
+) -> None:
+    async def stop(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n4\r\nsome\r\n" % framing)
+        await call.reader.read()
+
+    service = await world.service()
+    service.handler = stop
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world))
+    answer = await reader.read()
+    assert b"some" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    await eventually(lambda: service.open == 0, what="the service's connection to be closed")
+    await eventually(lambda: gateway.app.guard.report(0.0).breakers[0].failures == 1)
+    writer.close()
+
+
+async def test_a_client_that_reads_slowly_does_not_make_its_instance_a_silent_one(
+    impatient: None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def large(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % LARGE)
+        for _ in range(LARGE // MEGABYTE):
+            await call.answer(bytes(MEGABYTE))
+
+    checks = 0
+    check = forwarder.Delivery._check_idle
+
+    def counted(delivery: forwarder.Delivery) -> None:
+        nonlocal checks
+        checks += 1
+        check(delivery)
+
+    monkeypatch.setattr(forwarder.Delivery, "_check_idle", counted)
+    service = await world.service()
+    service.handler = large
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world))
+    await reader.readuntil(b"\r\n\r\n")
+    await eventually(lambda: checks > 3, what="the idle limit to pass a few times")
+    await read(reader, LARGE)
+    assert gateway.app.guard.report(0.0).breakers[0].failures == 0
+    writer.close()
+
+
 @pytest.mark.parametrize("when", ["before the answer", "within the answer", "within the body"])
 async def test_a_client_that_hangs_up_ends_the_work_for_it(
     gateway: Running, world: World, service: Service, when: str
@@ -196,8 +256,47 @@ async def test_an_answer_may_come_before_the_body_was_sent(gateway: Running, wor
     assert b"connection: close" in answer
 
 
+@pytest.mark.parametrize("sent", [b"", b"some"])
+async def test_a_client_that_stalls_in_its_upload_is_told_so_and_nobody_else_is_blamed(
+    world: World, sent: bytes
+) -> None:
+    world.publish(a_route(timeout_seconds=0.3))
+    service = await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    answer = await gateway.raw(head_of(world, "POST", "Content-Length: 100\r\n") + sent)
+    assert answer.startswith(b"HTTP/1.1 408 "), answer
+    assert b"connection: close" in answer
+    assert b'"code":"request_timeout"' in answer
+    await nobody_is_blamed(gateway, service)
+    await gateway.app.recorder.flush()
+    assert any(b"|408" in name for name in world.redis.hkeys("anumate:{g}:counters"))
+
+
+async def test_an_instance_that_gives_up_on_a_stalled_client_is_not_blamed(
+    gateway: Running, world: World, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def give_up(call: Call) -> None:
+        await call.reader.readexactly(4)
+        call.writer.close()
+
+    monkeypatch.setattr(forwarder, "STALL_SECONDS", 0.0)
+    service.handler = give_up
+    answer = await gateway.raw(head_of(world, "POST", "Content-Length: 100\r\n") + b"some")
+    assert answer.startswith(b"HTTP/1.1 408 "), answer
+    await nobody_is_blamed(gateway, service)
+
+
+async def nobody_is_blamed(gateway: Running, service: Service) -> None:
+    await eventually(lambda: service.open == 0, what="the service's connection to be closed")
+    assert not [each for each in gateway.app.guard.report(0.0).breakers if each.calls or each.failures]
+    (endpoint,) = gateway.app.balancer.endpoints()
+    await eventually(lambda: endpoint.in_flight == 0)
+
+
 async def test_a_slow_upload_is_not_a_slow_service(world: World) -> None:
-    world.publish(a_route(timeout_seconds=0.4))
+    breaker = Breaker(slow_call_seconds=0.4)
+    world.publish(a_route(timeout_seconds=0.4), upstreams=(Upstream("default", "orders", breaker=breaker),))
     service = await world.service()
     gateway = await world.gateway()
     await gateway.knows("orders", 1)
@@ -208,6 +307,8 @@ async def test_a_slow_upload_is_not_a_slow_service(world: World) -> None:
         await asyncio.sleep(0.1)
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
     assert service.calls[0].body == b"x" * 8
+    (report,) = gateway.app.guard.report(0.0).breakers
+    assert (report.calls, report.slow_calls) == (1, 0)
     writer.close()
 
 

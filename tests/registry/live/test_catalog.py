@@ -230,6 +230,15 @@ def test_it_is_stale_while_the_store_is_away(catalog: Catalog, clock: ManualCloc
     assert catalog.stale_since is None
 
 
+def test_it_is_stale_since_the_store_was_last_heard(catalog: Catalog, clock: ManualClock) -> None:
+    clock.advance(60)
+    catalog.heard()
+    heard = clock.now
+    clock.advance(5)
+    catalog.lost()
+    assert catalog.stale_since == heard
+
+
 def test_what_was_dumped_is_there_after_a_restart_and_known_to_be_old(catalog: Catalog, clock: ManualClock) -> None:
     catalog.apply(put(1, A), fact(2, "probe", "unhealthy"), fact(3, "state", "draining", SERVICE))
     dumped, dumped_at = catalog.dump(), clock.now

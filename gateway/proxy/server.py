@@ -1,0 +1,198 @@
+"""The gateway's side of a client's connection: uvicorn's protocol with limits on what it reads and how long it waits.
+
+What cannot become a request is refused here, as a problem like any other, before the application hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import getrandbits
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from anumate.lib.problem import Problem
+from gateway.proxy.errors import answer_of
+from gateway.proxy.heads import VIA
+
+URL_LIMIT: Final = 8 * 1024
+FIELDS_LIMIT: Final = 32 * 1024
+"""Bytes of all header fields together, as they are on the wire."""
+FIELDS_COUNT: Final = 100
+UNREAD_LIMIT: Final = URL_LIMIT + FIELDS_LIMIT + 1024
+"""Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must end."""
+LINGER_SECONDS: Final = 1.0
+"""For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
+
+logger = logging.getLogger("anumate.gateway.server")
+logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the gateway has not said it already: who cuts an answer off tells why."""
+    return record.msg != "ASGI callable returned without completing response."
+
+
+logger.addFilter(_is_news)
+
+
+class Server(HttpToolsProtocol):
+    """One connection of a client."""
+
+    head_seconds = 10.0
+    """For a request's head, from its first byte on."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.logger = logger
+        self._unread = 0  # bytes since the parser last gave something out; above 0 from a head's first byte to its last
+        self._field_bytes = 0
+        self._in_body = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._defect: Problem | None = None
+        self._farewell: Problem | None = None
+        self._closing = False
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # Who connects and says nothing is as idle as who has been served.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self._farewell is not None:
+            return
+        self._unread += len(data)
+        super().data_received(data)
+        if self._unread and not self._in_body:
+            if self._unread > UNREAD_LIMIT:
+                self._refuse(_too_large())
+            elif self._head_timer is None and not self._closing:
+                self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+        elif self._head_timer is not None:
+            self._stop_head_timer()
+        elif self._unread > UNREAD_LIMIT:
+            self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_body = False
+        self._field_bytes = 0
+        self._unread = self._unread or 1
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > URL_LIMIT:
+            self._reject(Problem("uri_too_long", f"The address is over {URL_LIMIT} bytes long."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # a trailer, which must not pass for one of the head's fields
+        self._field_bytes += len(name) + len(value) + 4  # colon, space and line end
+        if self._field_bytes > FIELDS_LIMIT or len(self.headers) >= FIELDS_COUNT:
+            self._reject(_too_large())
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._unread = 0
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        self._in_body = False
+        super().on_message_complete()
+
+    # What cannot be read
+
+    def _reject(self, defect: Problem) -> None:
+        """Make the parser stop where it is; it reports that as an error, so `send_400_response` is next."""
+        self._defect = defect
+        raise defect
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._defect or Problem("malformed_request", "The request is not HTTP/1.1 as it is written."))
+
+    def _head_took_too_long(self) -> None:
+        self._head_timer = None
+        if self._is_serving():  # its next request was not even looked for meanwhile
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+            return
+        self._refuse(Problem("request_timeout", f"The head of the request took over {self.head_seconds:g} s to come."))
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, problem: Problem) -> None:
+        """Say why and close; what came before on this connection is answered first."""
+        if self._closing or self._farewell is not None or self.transport.is_closing():
+            return
+        if not self._is_serving():
+            self._say_goodbye(problem)
+        elif not self._in_body:
+            self._farewell = problem
+        elif self.pipeline:
+            self.pipeline.popleft()  # has not begun
+            self._farewell = problem
+        else:
+            self._break_off(problem)
+
+    def _break_off(self, problem: Problem) -> None:
+        """End the request whose body is at fault: with the problem, if its answer has not begun."""
+        cycle = self.cycle
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_started:
+            self._closing = True
+            self.transport.close()
+        else:
+            self._say_goodbye(problem)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._farewell is not None and not self.pipeline and not self.transport.is_closing():
+            self._say_goodbye(self._farewell)
+
+    def _say_goodbye(self, problem: Problem) -> None:
+        self._closing = True
+        self._unset_keepalive_if_required()
+        self._stop_head_timer()
+        request_id = b"%032x" % (getrandbits(128) | 1)
+        client = self.client[0] if self.client else "somebody"
+        logger.info("refused %s: %s %s", client, problem.code, request_id.decode())
+        headers, body = answer_of(problem, request_id)
+        headers += [(b"x-request-id", request_id), (b"via", VIA), (b"connection", b"close")]
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)
+        else:
+            self.transport.close()
+
+
+def _too_large() -> Problem:
+    return Problem(
+        "headers_too_large", f"The header fields are over {FIELDS_LIMIT} bytes, or more than {FIELDS_COUNT}."
+    )

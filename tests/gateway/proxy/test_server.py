@@ -1,0 +1,184 @@
+"""What arrives on a client's connection: how large it may be, how long it may take, and what cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.proxy.server import FIELDS_COUNT, FIELDS_LIMIT, UNREAD_LIMIT, URL_LIMIT, Server
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import Call, Running, Service, World
+
+
+def request_of(world: World, path: str = "/orders", more: str = "", method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{more}\r\n".encode("latin-1")
+
+
+def problem_in(answer: bytes) -> tuple[int, str]:
+    """Status and code of the one problem that an answer consists of."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    assert fields[b"content-type"] == b"application/problem+json"
+    assert fields[b"connection"] == b"close"
+    problem = json.loads(body)
+    assert fields[b"x-request-id"].decode() == problem["request_id"]
+    return int(head.split(b" ")[1]), problem["code"]
+
+
+async def refusal(gateway: Running, data: bytes) -> tuple[int, str]:
+    """What the gateway says before it closes the connection, which it does by itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(data)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return problem_in(answer)
+
+
+def fields(count: int, size: int) -> str:
+    return "".join(f"X-{n}: {'v' * size}\r\n" for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("make", "refused"),
+    [
+        (lambda w: request_of(w, "/orders/" + "x" * URL_LIMIT), (414, "uri_too_long")),
+        (lambda w: b"GET /" + b"x" * URL_LIMIT, (414, "uri_too_long")),
+        (lambda w: request_of(w, more=fields(1, FIELDS_LIMIT)), (431, "headers_too_large")),
+        (lambda w: request_of(w, more=fields(40, 1000)), (431, "headers_too_large")),
+        (lambda w: request_of(w, more=fields(FIELDS_COUNT, 1)), (431, "headers_too_large")),
+        (lambda w: request_of(w)[:-2] + b"X: " + b"x" * UNREAD_LIMIT, (431, "headers_too_large")),
+        (lambda w: request_of(w)[:-2] + b"x" * UNREAD_LIMIT, (431, "headers_too_large")),
+        (lambda w: b"\r\n" * UNREAD_LIMIT, (431, "headers_too_large")),
+        (lambda w: b"nonsense\r\n\r\n", (400, "malformed_request")),
+        (lambda w: b"\x16\x03\x01\x02\x00\x01\x00", (400, "malformed_request")),
+        (lambda w: request_of(w, more="X Y: a\r\n"), (400, "malformed_request")),
+    ],
+)
+async def test_what_is_too_large_or_cannot_be_read_is_refused_as_a_problem(
+    gateway: Running, world: World, service: Service, make: Callable[[World], bytes], refused: tuple[int, str]
+) -> None:
+    assert await refusal(gateway, make(world)) == refused
+    assert not service.calls
+
+
+async def test_a_request_as_large_as_it_may_be_is_served(gateway: Running, world: World) -> None:
+    path = "/orders/" + "x" * (URL_LIMIT - len("/orders/"))
+    more = fields(FIELDS_COUNT - 2, (FIELDS_LIMIT - 200) // FIELDS_COUNT - 8)
+    one = request_of(world, path, more)
+    answer = await gateway.raw(one + one + one, answers=3)
+    assert answer.count(b"HTTP/1.1 200 ") == 3, answer
+
+
+async def test_a_body_does_not_count_as_fields_nor_what_follows_it_as_the_body(gateway: Running, world: World) -> None:
+    size = 3 * UNREAD_LIMIT
+    post = request_of(world, more=f"Content-Length: {size}\r\n", method="POST") + b"x" * size
+    assert (await gateway.raw(post + request_of(world), answers=2)).count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_a_trailer_does_not_pass_for_a_field_of_the_head(gateway: Running, world: World) -> None:
+    head = "POST /orders HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await gateway.raw(head.encode() + f"1\r\na\r\n0\r\nX-API-Key: {world.key}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 401 "), answer
+
+
+async def test_a_request_before_a_malformed_one_gets_its_own_answer(
+    gateway: Running, world: World, service: Service
+) -> None:
+    answer = await gateway.raw(request_of(world) + b"nonsense\r\n\r\n", answers=2)
+    first, _, second = answer.partition(b"okHTTP/1.1 ")
+    assert first.startswith(b"HTTP/1.1 200 "), answer
+    assert problem_in(b"HTTP/1.1 " + second) == (400, "malformed_request")
+
+
+ENDLESS = b"x" * (2 * UNREAD_LIMIT)
+
+
+@pytest.mark.parametrize("rest", [b"nonsense\r\n", b"1;" + ENDLESS, b"0\r\nX: " + ENDLESS])
+async def test_a_body_that_turns_out_malformed_or_all_frame_ends_its_request(
+    gateway: Running, world: World, service: Service, rest: bytes
+) -> None:
+    async def wait(call: Call) -> None:
+        await call.reader.read()
+
+    service.handler = wait
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request_of(world, more="Transfer-Encoding: chunked\r\n", method="POST") + b"1\r\na\r\n")
+    await eventually(lambda: service.calls, what="the request to arrive")
+    writer.write(rest)
+    async with asyncio.timeout(5):
+        assert problem_in(await reader.read()) == (400, "malformed_request")
+    await eventually(lambda: service.open == 0, what="the service's connection to end")
+    assert gateway.app.guard.report(0.0).breakers[0].failures == 0
+    writer.close()
+
+
+@pytest.mark.parametrize("begun", [b"G", b"\r\n", b"GET /orders HTTP/1.1\r\nHost: h\r\n"])
+async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(Server, "head_seconds", 0.1)
+    assert await refusal(gateway, begun) == (408, "request_timeout")
+
+
+async def test_a_head_may_come_in_pieces(gateway: Running, world: World) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    for byte in request_of(world):
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0)
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_who_connects_and_says_nothing_is_not_kept(world: World, service: Service) -> None:
+    gateway = await world.gateway()
+    gateway._server.config.timeout_keep_alive = 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+async def test_it_serves_under_gunicorn(redis_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    argv = ("-m", "gunicorn", "anumate_integration_service.app:gateway", "--workers=1", f"--bind=127.0.0.1:{port}")
+    env = {**os.environ, "REDIS_URL": redis_url, "ANUMATE_HOME": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *argv, "--worker-class=gateway.proxy.worker.GatewayWorker", "--no-control-socket", env=env
+    )
+
+    async def says(data: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(data)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    try:
+        async with asyncio.timeout(30):
+            alive = b""
+            while not alive:
+                try:
+                    alive = await says(b"GET /-/livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                except OSError:
+                    await asyncio.sleep(0.05)
+            assert alive.startswith(b"HTTP/1.1 200 ")
+            assert problem_in(await says(b"GET /" + b"x" * URL_LIMIT)) == (414, "uri_too_long")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
