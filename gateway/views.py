@@ -11,11 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from gateway.control.breakers import Action, breaker_of, breakers_of, force
+from gateway.control.breakers import breaker_of, breakers_of, force
 from gateway.control.explain import explain
 from gateway.control.exposition import OpenMetricsText, PrometheusText
 from gateway.control.metrics import as_json, metrics_of
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
+from gateway.proxy.reports import Action
 from gateway.serializers import (
     BreakerPolicySerializer,
     BreakerSerializer,
