@@ -22,10 +22,6 @@ from registry.live.store import SyncStore
 
 PEPPER = "a pepper for benchmarks"
 SECONDS = 5
-UVICORN = (
-    *("--http", "httptools", "--loop", "uvloop", "--lifespan", "on", "--timeout-keep-alive", "75"),
-    *("--no-access-log", "--no-server-header", "--no-date-header", "--no-proxy-headers", "--log-level", "warning"),
-)
 
 
 def configure(stand: Stand, ports: list[int], routes: int) -> str:
@@ -63,17 +59,9 @@ def main(routes: int = 100) -> None:
         ports, gateway = [free_port(), free_port()], free_port()
         key = configure(stand, ports, routes)
         stand.start(PYTHON, "-m", "benchmarks.upstream", *map(str, ports), core=OTHER, port=ports[1])
-        command = (
-            PYTHON,
-            "-m",
-            "uvicorn",
-            "--factory",
-            "gateway.proxy.app:create_app",
-            "--port",
-            str(gateway),
-            *UVICORN,
+        process = stand.start(
+            PYTHON, "-m", "benchmarks.worker", str(gateway), core=MEASURED, port=gateway, API_KEY_PEPPER=PEPPER
         )
-        process = stand.start(*command, core=MEASURED, port=gateway, API_KEY_PEPPER=PEPPER)
         url, headers = f"http://127.0.0.1:{gateway}/orders/7", {"X-API-Key": key}
         wait_until(lambda: _answers(url, key), "the gateway to answer")
         load.run(url, core=OTHER, seconds=1, headers=headers)

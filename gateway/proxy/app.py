@@ -38,6 +38,7 @@ logger = logging.getLogger("anumate.gateway")
 TICK_SECONDS: Final = 1.0
 _VIA: Final = (b"via", VIA)
 _JSON: Final = (b"content-type", b"application/json")
+_ABOUT: Final = b'{"service":"anumate-gateway","health":"/-/readyz"}'
 
 
 class Gateway:
@@ -84,14 +85,14 @@ class Gateway:
                 await token
             await self.attempt(binding, x, receive, send)
         except Problem as problem:
-            await self._refuse(here, x, problem, send)
+            await self._refuse(x, problem, send)
         except UpstreamError as error:
-            await self._blame(here, x, error, send)
+            await self._blame(x, error, send)
         except ClientGone:
             x.status = CLIENT_GONE
         except Exception:
             logger.exception("request %s failed in the gateway", x.request_id.decode())
-            await self._refuse(here, x, Problem("internal_error", "The gateway made a mistake; it is logged."), send)
+            await self._answer(x, Problem("internal_error", "The gateway made a mistake; it is logged."), send)
         finally:
             route = x.binding.route.name if x.binding else ""
             self.recorder.record(x.tenant, route, x.service, x.status or CLIENT_GONE, self._now() - x.started)
@@ -186,7 +187,6 @@ class Gateway:
         return {
             "status": "ready" if self.live.loaded else "waiting for a routing table",
             "table_revision": here.revision,
-            "routes": here.routes,
             "keys": self.node.keys.ready,
             "catalogue_index": catalog.index,
             "redis": "connected" if catalog.stale_since is None else "away",
@@ -202,24 +202,26 @@ class Gateway:
             fields += self.cors.fields(x)
         return fields
 
-    async def _refuse(self, here: Here, x: Exchange, problem: Problem, send: Send) -> None:
-        if x.started_answer:
-            return  # too late to say anything: the server closes the connection, which the client can tell
+    async def _refuse(self, x: Exchange, problem: Problem, send: Send) -> None:
         if problem.code == "route_not_found" and x.path.matched == "/" and x.method in ("GET", "HEAD"):
-            body = msgspec.json.encode({"service": "anumate-gateway", "routes": here.routes, "health": "/-/readyz"})
-            await self._say(x, 200, [_JSON], body, send)
+            await self._say(x, 200, [_JSON], _ABOUT, send)
             return
-        logger.info("refused %s %r: %s %s", x.method, x.scope.get("raw_path"), problem.code, x.request_id.decode())
-        headers, body = answer_of(problem, x.request_id)
-        await self._say(x, problem.status, headers, body, send)
+        logger.info("refused %s: %s %s", _line(x), problem.code, x.request_id.decode())
+        await self._answer(x, problem, send)
 
-    async def _blame(self, here: Here, x: Exchange, error: UpstreamError, send: Send) -> None:
-        logger.warning("instance %s: %s %s", error.instance, error, x.request_id.decode())
+    async def _blame(self, x: Exchange, error: UpstreamError, send: Send) -> None:
+        logger.warning("%s: instance %s: %s %s", _line(x), error.instance, error, x.request_id.decode())
         if x.started_answer:
             self.guard.blame(x.tenant, x.service, self._now())
             return
         headers = {"Retry-After": "1"} if KINDS[error.code].status == 503 else {}
-        await self._refuse(here, x, Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), send)
+        await self._answer(x, Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), send)
+
+    async def _answer(self, x: Exchange, problem: Problem, send: Send) -> None:
+        if x.started_answer:
+            return  # too late to say anything: the server closes the connection, which the client can tell
+        headers, body = answer_of(problem, x.request_id)
+        await self._say(x, problem.status, headers, body, send)
 
     async def _say(self, x: Exchange, status: int, headers: list[Header], body: bytes, send: Send) -> None:
         x.status = status
@@ -261,6 +263,11 @@ class Gateway:
             self.balancer.refresh_due()
             for endpoint in self.balancer.endpoints():
                 endpoint.pool.reap(loop.time())
+
+
+def _line(x: Exchange) -> str:
+    """Method and path as one line of a log may hold them, whatever bytes they are made of."""
+    return ascii(f"{x.method} {x.scope.get('raw_path', b'').decode('latin-1')}")[1:-1]
 
 
 async def _first_piece(receive: Receive, seconds: float) -> Message:

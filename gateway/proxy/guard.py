@@ -74,7 +74,7 @@ class Guard:
         if held is not None:
             if held.service == service:
                 return held
-            held.vote(Outcome.CANCELLED, now)  # the request goes on elsewhere, so this service has not lost it
+            held.vote(Outcome.FAILURE, now)  # no instance of it is left that could have answered
         breaker = self._breakers.get((tenant, service)) or self._breaker((tenant, service), now)
         ticket = breaker.acquire(now)
         if ticket is None:

@@ -48,13 +48,12 @@ class Compiled:
 class Here:
     """One state of the world. A request keeps the one it began with."""
 
-    __slots__ = ("bindings", "revision", "router", "routes")
+    __slots__ = ("bindings", "revision", "router")
 
     def __init__(self, revision: int, router: Router, bindings: dict[int, Binding]) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
-        self.routes = len(bindings)
 
 
 class Live:

@@ -14,6 +14,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
+from uuid import uuid4
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -22,10 +23,23 @@ from gateway.proxy.reports import COUNTERS
 
 logger = logging.getLogger("anumate.recorder")
 
+COUNTED: Final = "anumate:{g}:counted"
+"""Prefix of the ids of batches that are in the totals: an answer that was lost must not make a batch count twice."""
+COUNTED_SECONDS: Final = 3600
 FLUSH_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 2.0
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, float("inf"))
 CLIENT_GONE: Final = 499
+
+# KEYS: the totals, the batch's mark. ARGV: seconds to remember it, how many counts, name and count of each, then name
+# and amount of each sum.
+ADD: Final = """
+if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
+local counts = 2 + 2 * tonumber(ARGV[2])
+for i = 3, counts, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = counts + 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
 
 Cell = tuple[str, str, str, int]
 
@@ -40,16 +54,13 @@ class Tally:
         self.seconds = 0.0
         self.buckets = [0] * len(BOUNDS)
 
-    def add(self, other: Tally) -> None:
-        self.count += other.count
-        self.seconds += other.seconds
-        self.buckets = [ours + theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True)]
-
 
 class Recorder:
     def __init__(self, redis: Callable[[], aioredis.Redis]) -> None:
         self._redis = redis
         self.tallies: dict[Cell, Tally] = {}
+        self._batch: tuple[str, list[str | int | float]] | None = None  # on its way, perhaps already there
+        self._flushing = asyncio.Lock()
 
     def record(self, tenant: str, route: str, service: str, status: int, seconds: float) -> None:
         cell = (tenant, route, service, status)
@@ -67,25 +78,38 @@ class Recorder:
             await self.flush()
 
     async def flush(self) -> None:
-        """Add what was counted to the totals, all or nothing; what could not be added is kept for the next time.
+        """Add what was counted to the totals, each batch whole and once; what could not be added is kept.
 
         It stays as small as the number of its cells, however long Redis is away.
         """
-        tallies, self.tallies = self.tallies, {}
-        if not tallies:
-            return
-        pipeline = self._redis().pipeline(transaction=True)
-        for (tenant, route, service, status), tally in tallies.items():
-            name = f"{tenant}|{route}|{service}|{status}"
-            pipeline.hincrby(COUNTERS, name, tally.count)
-            pipeline.hincrbyfloat(COUNTERS, f"{name}|sum", round(tally.seconds, 6))
-            for bound, count in zip(BOUNDS, tally.buckets, strict=True):
-                if count:
-                    pipeline.hincrby(COUNTERS, f"{name}|le|{bound:g}", count)
+        async with self._flushing:
+            # A batch that may have arrived is repeated as it was; what came after it follows.
+            while self._batch is not None or self.tallies:
+                if self._batch is None:
+                    tallies, self.tallies = self.tallies, {}
+                    self._batch = uuid4().hex, _arguments(tallies)
+                if not await self._send(*self._batch):
+                    return
+                self._batch = None
+
+    async def _send(self, batch: str, arguments: list[str | int | float]) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await pipeline.execute()
+                await self._redis().eval(ADD, 2, COUNTERS, f"{COUNTED}:{batch}", COUNTED_SECONDS, *arguments)  # type: ignore[misc]
         except (RedisError, OSError) as error:
             logger.debug("counters wait for Redis: %s", error)
-            for cell, tally in tallies.items():
-                self.tallies.setdefault(cell, Tally()).add(tally)
+            return False
+        return True
+
+
+def _arguments(tallies: dict[Cell, Tally]) -> list[str | int | float]:
+    counts: list[str | int | float] = []
+    sums: list[str | int | float] = []
+    for (tenant, route, service, status), tally in tallies.items():
+        name = f"{tenant}|{route}|{service}|{status}"
+        counts += (name, tally.count)
+        sums += (f"{name}|sum", round(tally.seconds, 6))
+        for bound, count in zip(BOUNDS, tally.buckets, strict=True):
+            if count:
+                counts += (f"{name}|le|{bound:g}", count)
+    return [len(counts) // 2, *counts, *sums]
