@@ -95,7 +95,7 @@ class Recorder:
     async def _send(self, batch: str, arguments: list[str | int | float]) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._redis().eval(ADD, 2, COUNTERS, f"{COUNTED}:{batch}", COUNTED_SECONDS, *arguments)  # type: ignore[misc]
+                await self._redis().eval(ADD, 2, COUNTERS, f"{COUNTED}:{batch}", COUNTED_SECONDS, *arguments)
         except (RedisError, OSError) as error:
             logger.debug("counters wait for Redis: %s", error)
             return False

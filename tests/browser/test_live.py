@@ -84,10 +84,10 @@ def test_a_flip_is_on_the_page_within_a_second_and_without_a_reload(web: Web, vi
     assert page.evaluate("window.untouched")
 
 
-def test_a_service_without_instances_is_down_and_says_why(web: Web, visit: Visit) -> None:
+def test_a_service_without_instances_is_empty_and_says_why(web: Web, visit: Visit) -> None:
     visit.sign_in()
     page = visit.page("/live/")
-    until(page, f"{row('billing')}?.dataset.status === 'down'")
+    until(page, f"{row('billing')}?.dataset.status === 'empty'")
     assert "No instance is registered." in page.locator(".service", has_text="billing").inner_text()
 
 
@@ -98,7 +98,7 @@ def test_an_instance_that_joins_and_leaves_is_told_in_the_journal(web: Web, visi
     register(web, "search", "search-1")
     until(page, f"{row('search')}?.dataset.status === 'up'")
     web.live.deregister(Key("default", "search", "search-1"))
-    until(page, f"{row('search')}.dataset.status === 'down'")
+    until(page, f"{row('search')}?.dataset.status === 'empty'")
     first = page.locator("#journal li").first
     assert re.search(r"search/search-1\s+left", first.inner_text())
 

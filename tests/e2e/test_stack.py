@@ -56,31 +56,36 @@ class Platform:
         return {each["instance_id"]: each["status"] for each in found}
 
     @contextmanager
-    def load(self, path: str) -> Iterator[Counter[str]]:
+    def load(self, path: str, *, callers: int = 2) -> Iterator[Counter[str]]:
         """Callers that never pause, each request on a connection of its own; what they were answered."""
         seen: Counter[str] = Counter()
         stop = threading.Event()
 
         def call() -> None:
-            while not stop.is_set():
-                try:
-                    answer = httpx.get(self.gateway + path, headers={"X-API-Key": self.key}, timeout=10)
-                    seen[str(answer.status_code)] += 1
-                    if answer.status_code == 200:
-                        seen[answer.json()["instance"]] += 1
-                except httpx.TransportError as error:
-                    seen[type(error).__name__] += 1
+            fresh = httpx.Limits(max_keepalive_connections=0)
+            with httpx.Client(headers={"X-API-Key": self.key}, timeout=10, limits=fresh) as http:
+                while not stop.is_set():
+                    ask(http)
 
-        callers = [threading.Thread(target=call) for _ in range(2)]
-        for caller in callers:
-            caller.start()
+        def ask(http: httpx.Client) -> None:
+            try:
+                answer = http.get(self.gateway + path)
+                seen[str(answer.status_code)] += 1
+                if answer.status_code == 200:
+                    seen[answer.json()["instance"]] += 1
+            except httpx.TransportError as error:
+                seen[type(error).__name__] += 1
+
+        threads = [threading.Thread(target=call) for _ in range(callers)]
+        for thread in threads:
+            thread.start()
         try:
             wait_until(lambda: seen["200"] > 20, what="answers before anything happens")
             yield seen
         finally:
             stop.set()
-            for caller in callers:
-                caller.join()
+            for thread in threads:
+                thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +134,7 @@ def test_the_first_start_shows_a_password_that_opens_the_admin(platform: Platfor
 
 
 def test_secrets_are_readable_by_their_owner_only(platform: Platform) -> None:
-    for name in ("api-key", "secret-key", "api-key-pepper", "store-password", "redis-url"):
+    for name in ("admin-password", "api-key", "secret-key", "api-key-pepper", "store-password", "redis-url"):
         assert (platform.process.home / ".anumate" / name).stat().st_mode & 0o077 == 0, name
 
 
@@ -170,7 +175,7 @@ def test_a_service_is_registered_routed_and_reached(platform: Platform) -> None:
 
 def test_killing_an_instance_costs_no_caller_an_error(platform: Platform) -> None:
     (victim,) = platform.process.pids(r"demo orders orders-2")
-    with platform.load("/orders/") as seen:
+    with platform.load("/orders/", callers=16) as seen:
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: "orders-2" not in platform.instances("orders"), seconds=15, what="the lease to end")
         wait_until(after(seen))
