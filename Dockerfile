@@ -34,5 +34,5 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=20s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://localhost:8090/health', timeout=8)"]
 
 CMD ["gunicorn", "anumate_integration_service.app:app", \
-     "--workers", "4", "--worker-class", "uvicorn_worker.UvicornWorker", \
+     "--workers", "4", "--worker-class", "anumate.worker.WebWorker", \
      "--bind", "0.0.0.0:8090", "--no-control-socket"]

@@ -37,6 +37,7 @@ class Lookout:
         # After the node's own, so that whoever is woken finds the new keys in force.
         for section in ("keys", "tenants"):
             node.on_section(section, self._tell_of_keys)
+        node.on_leave(self._look_again)
 
     async def discover(self, request: Request) -> None:
         admit(self._node.keys, request, "registry:read")
@@ -68,6 +69,9 @@ class Lookout:
             await request.write(self._opening(request, query))
             while not gone.done():
                 services = await watcher.next(gone, refused)
+                if self._node.leaving:
+                    await request.write(b"", last=True)
+                    return
                 await self._admit_again(request, "registry:read")
                 events = [self._event("change", request, query, service) for service in services]
                 await request.write(b"".join(events) or b": still here\n\n")
@@ -85,8 +89,9 @@ class Lookout:
             raise
 
     async def _refusal(self, request: Request, scope: str) -> None:
-        """Returns once the key that let the request in does so no longer: revoked, expired, its tenant inactive."""
-        while True:
+        """Returns once the key that let the request in does so no longer (revoked, expired, its tenant inactive), or
+        the server is about to stop."""
+        while not self._node.leaving:
             changed = self._keys_changed
             try:
                 admit(self._node.keys, request, scope)
@@ -99,6 +104,9 @@ class Lookout:
                     await changed.wait()
 
     def _tell_of_keys(self, _body: bytes) -> None:
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._keys_changed.set()
         self._keys_changed = asyncio.Event()
 

@@ -55,7 +55,7 @@ def bootstrap(env: Mapping[str, str], *, demo: bool) -> Program:
 
 
 def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:
-    argv = _gunicorn("app", "uvicorn_worker.UvicornWorker", host, port, workers, log_level)
+    argv = _gunicorn("app", "anumate.worker.WebWorker", host, port, workers, log_level)
 
     async def ready() -> bool:
         return await status_of(port, "/readyz", host=host) == 200

@@ -48,7 +48,9 @@ class Node:
         self._callbacks: dict[str, list[Callable[[bytes], None]]] = defaultdict(list)
         self._jobs: list[Job] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._farewells: list[Callable[[], None]] = []
         self._kept = ""
+        self.leaving = False
         self.catalog = Catalog()
         self.keys = KeyRing(pepper, key_required=env.api_key_required)
         self.on_section("keys", self._take_keys)
@@ -62,6 +64,15 @@ class Node:
     def background(self, job: Job) -> None:
         """Have `job` run as long as the node does; it is started again should it fail."""
         self._jobs.append(job)
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the server is about to stop, and everything that waits had better not."""
+        self._farewells.append(callback)
+
+    def leave(self) -> None:
+        self.leaving = True
+        for callback in self._farewells:
+            callback()
 
     async def start(self) -> None:
         """Take up what was kept on disk, then follow Redis; waits a moment for it, but does not insist."""

@@ -190,6 +190,17 @@ async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(l
         assert {data["name"]: ids(data) for _, data, _ in changes} == {"my-service": [], "other": ["c"]}
 
 
+async def test_a_server_that_stops_ends_what_waits_with_an_answer(lane: Served) -> None:
+    await register(lane, instance_id="a")
+    index = (await discover(lane))["index"]
+    waiting = asyncio.create_task(discover(lane, index=index, wait="30s"))
+    async with events(lane) as stream:
+        await anext(stream)
+        lane.node.leave()
+        assert await anext(stream, None) is None
+    assert ids(await asyncio.wait_for(waiting, 5)) == ["a"]
+
+
 async def test_a_watcher_that_knows_less_than_is_remembered_gets_a_snapshot(
     lane: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
