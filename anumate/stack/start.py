@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -262,6 +263,10 @@ def _environ(options: Options) -> dict[str, str]:
         "GATEWAY_PORT": str(options.gateway_port) if options.gateway_port else None,
     }
     environ.update({name: value for name, value in flags.items() if value})
+    if not environ.get("ALLOWED_HOSTS") and options.host not in Env().allowed_hosts:
+        # Who listens for others is called by others: by the name of this machine, or by the address that was given.
+        own = {_bracketed(options.host), socket.gethostname()} - {"0.0.0.0", "[::]"}  # noqa: S104
+        environ["ALLOWED_HOSTS"] = ",".join([*Env().allowed_hosts, *sorted(own)])
     environ["ANUMATE_HOME"] = str(Path(environ.get("ANUMATE_HOME") or ".anumate").resolve())
     environ["DJANGO_SETTINGS_MODULE"] = "anumate.settings"
     environ["PYTHONUNBUFFERED"] = "1"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from anumate.stack.options import Options
 from anumate.stack.preflight import free_port
+from anumate.stack.start import _environ
 from tests.conftest import wait_until
 from tests.e2e.running import Running, free_ports, processes_in, running
 
@@ -107,6 +109,20 @@ def test_a_state_directory_in_use(tmp_path: Path) -> None:
     with running(tmp_path, *free_ports(), environ={"ANUMATE_HOME": "kept"}) as platform:
         assert last_line(platform).endswith(f"is in use by another start (process {os.getpid()}).")
     os.close(held)
+
+
+@pytest.mark.parametrize(("host", "named"), [("10.1.2.3", ["10.1.2.3"]), ("fd00::1", ["[fd00::1]"]), ("0.0.0.0", [])])
+def test_who_listens_for_others_answers_to_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, host: str, named: list[str]
+) -> None:
+    monkeypatch.delenv("ALLOWED_HOSTS", raising=False)
+    names = _environ(Options(host=host))["ALLOWED_HOSTS"].split(",")
+    assert set(names) == {"localhost", "127.0.0.1", "[::1]", socket.gethostname(), *named}
+
+
+def test_names_that_were_given_are_all_that_is_answered_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_HOSTS", "control.example.com")
+    assert _environ(Options(host="10.1.2.3"))["ALLOWED_HOSTS"] == "control.example.com"
 
 
 @pytest.mark.e2e
