@@ -111,7 +111,7 @@ def test_a_state_directory_in_use(tmp_path: Path) -> None:
     os.close(held)
 
 
-@pytest.mark.parametrize(("host", "named"), [("10.1.2.3", ["10.1.2.3"]), ("fd00::1", ["[fd00::1]"]), ("0.0.0.0", [])])
+@pytest.mark.parametrize(("host", "named"), [("10.1.2.3", ["10.1.2.3"]), ("fd00::1", ["[fd00::1]"]), ("0.0.0.0", [])])  # noqa: S104
 def test_who_listens_for_others_answers_to_its_own_name(
     monkeypatch: pytest.MonkeyPatch, host: str, named: list[str]
 ) -> None:
