@@ -54,7 +54,7 @@ def apply(asker: Asker, document: Document, *, prune: bool = False, dry_run: boo
     Raises:
         Rejected: an entry is not valid, or what is to go is still used. Nothing is written.
     """
-    places = list(_places(document))
+    places = list(_places(asker, document))
     with transaction.atomic():
         with one_step():
             before = entries_of(asker)
@@ -68,7 +68,7 @@ def apply(asker: Asker, document: Document, *, prune: bool = False, dry_run: boo
     return difference(before, after)
 
 
-def _places(document: Document) -> Iterator[_Place]:
+def _places(asker: Asker, document: Document) -> Iterator[_Place]:
     """Every entry, after a look at the form of the document."""
     value = document.value
     if not isinstance(value, dict):
@@ -81,12 +81,13 @@ def _places(document: Document) -> Iterator[_Place]:
         listed = value.get(section.name, [])
         if not isinstance(listed, list):
             raise _rejected(document, step(section.name), "This is a list.")
+        plain = section.serializer(asker)
         seen: set[Identity] = set()
         for number, entry in enumerate(listed):
             pointer = f"/{section.name}/{number}"
             if not isinstance(entry, dict):
                 raise _rejected(document, pointer, "This is a mapping.")
-            if (identity := section.identity_of(entry)) in seen:
+            if (identity := _identity(section, plain, entry)) in seen:
                 raise _rejected(document, pointer, f"{section.title(entry)} stands here twice.")
             seen.add(identity)
             yield _Place(section, pointer, entry)

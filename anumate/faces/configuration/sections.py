@@ -91,13 +91,14 @@ class Section:
         return dict(sorted(found.items(), key=lambda item: [str(part) for part in item[0]]))
 
     def identity_of(self, entry: Entry) -> Identity:
-        """What the entry is called; parts that it leaves out have their defaults."""
+        """What makes a short entry the one it is; parts that it leaves out have their defaults."""
         identity = tuple(entry.get(name, _IDENTITY_DEFAULTS.get(name, "")) for name in self.identity)
         return tuple(part if isinstance(part, str) else json.dumps(part) for part in identity)
 
     def title(self, entry: Entry) -> str:
         """What people call the entry."""
-        return " ".join(part for part in self.identity_of(entry) if part)
+        parts = (entry.get(name, _SAID_DEFAULTS.get(name, "")) for name in self.identity)
+        return " ".join(str(part) for part in parts if part)
 
     def short(self, serializer: Serializer[Any], entry: Entry) -> Entry:
         """The entry without what goes without saying, its fields in the order of the API."""
@@ -159,12 +160,13 @@ def _name(target: Entry) -> Any:
 def _short_check(entry: Entry) -> Entry:
     """A TCP check has no path, whatever the model's default says."""
     tcp = entry.get("check_type") == HealthCheck.Type.TCP
-    return {name: value for name, value in entry.items() if not (tcp and name == "path" and value in {"", "/health"})}
+    return {name: value for name, value in entry.items() if not (tcp and name == "path" and value in ("", "/health"))}
 
 
 _TARGET_DEFAULTS: Final = {"weight": 100, "version": ""}
 _SHORTER: Final = {"routes": _short_route, "health_checks": _short_check}
-_IDENTITY_DEFAULTS: Final = {"check_type": "http"}
+_SAID_DEFAULTS: Final = {"check_type": "http"}
+_IDENTITY_DEFAULTS: Final = {"check_type": "http", "path": "/health"}
 
 # In the order in which they need one another.
 SECTIONS: Final = (
