@@ -42,7 +42,8 @@ class ChangeFeed:
     reader is told the latest of each instance once, and what is kept is bounded by the number of instances.
     """
 
-    def __init__(self, current: Callable[[], dict[str, ServiceInstance]]) -> None:
+    def __init__(self, current: Callable[[], dict[str, ServiceInstance]], name: str = "") -> None:
+        self.name = name
         self._current = current
         self._told: dict[str, ServiceInstance] = {}
         self._differing: dict[str, None] = dict.fromkeys(sorted(current()))

@@ -68,3 +68,13 @@ class ServiceInstance:
             status=item.get("status", "unknown"),
             state=item.get("state", "enabled"),
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        fields = (name for name in self.__slots__ if name != "endpoints")
+        return {name: getattr(self, name) for name in fields} | {
+            "endpoints": {
+                name: {"protocol": each.protocol, "host": each.host, "port": each.port}
+                for name, each in self.endpoints.items()
+            }
+        }
