@@ -90,6 +90,7 @@ class LeaseKeeper:
         except asyncio.CancelledError:
             if not self._leaving:  # the loop ends, and nobody has called `leave`
                 await self._go()
+                await self._api.close()
             raise
 
     async def _turn(self, *, required: bool = False) -> float:
