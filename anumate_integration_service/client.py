@@ -33,7 +33,7 @@ from anumate_integration_service.lease import ErrorCallback, LeaseKeeper, finish
 from anumate_integration_service.pacing import LONGEST_RETRY, Random, full_jitter
 from anumate_integration_service.registry_api import RegistryApi
 from anumate_integration_service.seat import Seat
-from anumate_integration_service.signals import LeaveFirst
+from anumate_integration_service.signals import LeaveFirst, on_loop
 from anumate_integration_service.snapshot import SnapshotFile
 from anumate_integration_service.watcher import Watcher
 
@@ -128,7 +128,7 @@ class DiscoveryClient:
         self._host = host
         self._port = port
         self._random = rng
-        self._required = required
+        self.required = required
         self._on_error = on_error
         self._max_stale = max_stale
         self._longest_retry = longest_retry
@@ -203,8 +203,8 @@ class DiscoveryClient:
         self._started = True
         try:
             if self.service_name:
-                await self._name_endpoint()
-                await self._keeper.begin(required=self._required)
+                await self.endpoint()
+                await self._keeper.begin(required=self.required)
             await self._watcher.begin(reachable=not self._keeper.failures)
         except BaseException:
             await self.stop()
@@ -249,7 +249,7 @@ class DiscoveryClient:
 
         Call it in the main thread, on the client's loop, once the server has set its own handlers.
         """
-        self._signals = LeaveFirst(lambda: self.stop(drain), numbers or (signal.SIGTERM, signal.SIGINT))
+        self._signals = LeaveFirst(on_loop(lambda: self.stop(drain)), numbers or (signal.SIGTERM, signal.SIGINT))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -311,10 +311,13 @@ class DiscoveryClient:
             raise RegistryUnavailable(f"{self._api.url} has said nothing for more than {self._max_stale:g} s")
         return self._catalogue.instances
 
-    async def _name_endpoint(self) -> None:
+    async def endpoint(self) -> tuple[str, int]:
+        """The address and port that this service registers."""
         if "endpoints" not in self.document:
             host = self._host or await asyncio.to_thread(_address_towards, self._api.url)
             self.document["endpoints"] = {"http": {"protocol": "http", "host": host, "port": self._port}}
+        web = self.document["endpoints"]["http"]
+        return web["host"], web["port"]
 
     def _prepare_again(self) -> None:
         """A new keeper and watcher for each start, as they belong to a loop; what was heard stays heard."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -117,6 +119,13 @@ class RegistryApi:
         except _MALFORMED as error:
             sentence = f"{self.url} does not answer like a registry: {type(error).__name__}: {error}"
             raise RegistryUnavailable(sentence) from error
+
+
+def load() -> None:
+    """Import now what the first request would. A child forked while a thread imports could never import the same."""
+    for module in ("httpx", "anyio._backends._asyncio", "encodings.idna"):
+        with suppress(ImportError):
+            import_module(module)
 
 
 def _nothing(answer: Any) -> None:
