@@ -231,6 +231,7 @@ async def test_it_finds_services_by_capability_and_name_and_answers_from_memory(
         client_of(registry, capabilities=[ServiceCapability.AUTHENTICATION]) as client,
         client_of(registry, service_name="mail", instance_id="mail-1", http_port=8001),
     ):
+        await eventually(lambda: client.instances("orders") and client.instances("mail"))
         (found,) = await client.get_service_by_capability(ServiceCapability.AUTHENTICATION)
         assert (found.name, found.instance_id, found.url) == ("orders", "orders-1", "http://127.0.0.1:8000")
         assert [each.instance_id for each in await client.get_service_by_name("mail")] == ["mail-1"]

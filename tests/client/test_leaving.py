@@ -121,7 +121,7 @@ async def test_it_leaves_when_its_loop_ends(registry: StandIn, how: str) -> None
 
     await asyncio.to_thread(asyncio.run, serve())
     assert registry.leases == {}
-    assert left(registry) == 1
+    assert left(registry) >= 1  # cut off while it waited for the answer, it says so again
 
 
 async def test_a_signal_leaves_first_and_then_does_what_it_did_before(registry: StandIn) -> None:

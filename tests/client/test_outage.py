@@ -87,7 +87,7 @@ async def test_an_outage_of_the_registry_costs_no_read_and_no_registration(
     assert clients[0].instances("service-3") is before
 
     for name in store.scan_iter("anumate:*"):
-        if not store.type(name) == b"hash" or b"keys:body" not in store.hkeys(name):
+        if store.type(name) != b"hash" or b"keys:body" not in store.hkeys(name):
             store.delete(name)  # it comes back knowing nothing but its keys
     with web(tmp_path, redis_url, port):
         await eventually(lambda: len(_known(url, keys["write"])) == CLIENTS, seconds=40)
