@@ -23,7 +23,11 @@ from anumate_integration_service import create_discovery_client
 
 async def main():
     client = create_discovery_client(
-        registry_url=sys.argv[1], service_name="orders", http_port=8000, instance_id="orders-1", metadata={"n": sys.argv[2]}
+        registry_url=sys.argv[1],
+        service_name="orders",
+        http_port=8000,
+        instance_id="orders-1",
+        metadata={"n": sys.argv[2]},
     )
     async with client:
         await asyncio.to_thread(sys.stdin.read)
