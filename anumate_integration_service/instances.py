@@ -44,6 +44,11 @@ class ServiceInstance:
         web = [endpoint for endpoint in endpoints if endpoint.protocol in {"http", "https"}]
         return next((endpoint.url for endpoint in web + endpoints), "")
 
+    @property
+    def eligible(self) -> bool:
+        """Whether it may get traffic. Unknown health may; unhealthy, draining and maintenance may not."""
+        return self.status != "unhealthy" and self.state == "enabled"
+
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> ServiceInstance:
         """Fields that a newer registry adds are ignored."""
@@ -63,3 +68,13 @@ class ServiceInstance:
             status=item.get("status", "unknown"),
             state=item.get("state", "enabled"),
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        fields = (name for name in self.__slots__ if name != "endpoints")
+        return {name: getattr(self, name) for name in fields} | {
+            "endpoints": {
+                name: {"protocol": each.protocol, "host": each.host, "port": each.port}
+                for name, each in self.endpoints.items()
+            }
+        }

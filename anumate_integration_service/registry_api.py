@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
-
-import httpx
 
 from anumate_integration_service.addresses import control_plane
 from anumate_integration_service.errors import LeaseUnknown, RegistrationRefused, RegistryUnavailable
 from anumate_integration_service.instances import ServiceInstance
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -37,12 +40,17 @@ class Listing:
 
 
 class RegistryApi:
-    """Each call answers, or raises one of `errors`."""
+    """Each call answers, or raises one of `errors`.
+
+    Connections are made when they are first needed, so that making a client costs nothing and a process may fork before
+    it begins; after `close`, the next call makes new ones.
+    """
 
     def __init__(self, url: str, api_key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        headers = {"X-API-Key": api_key} if api_key else {}
         self.url = control_plane(url)
-        self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport)
+        self.api_key = api_key
+        self._transport = transport
+        self._http: httpx.AsyncClient | None = None
 
     async def register(self, document: Mapping[str, Any]) -> Lease:
         return await self._send("POST", "/v1/services/register", _lease, json=document)
@@ -61,7 +69,25 @@ class RegistryApi:
         return await self._send("GET", "/v1/services", _listing, params=query, timeout=timeout)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
+
+    def after_fork(self) -> object:
+        """In the child: forget the parent's connections. Answers them, to be kept unused: to close them here would
+        write into what the parent is using."""
+        http, self._http = self._http, None
+        return http
+
+    def _connections(self) -> httpx.AsyncClient:
+        import httpx  # here, as it takes longer to load than everything else together
+
+        if self._http is None:
+            headers = {"X-API-Key": self.api_key} if self.api_key else {}
+            self._http = httpx.AsyncClient(
+                base_url=self.url, headers=headers, timeout=TIMEOUT, transport=self._transport
+            )
+        return self._http
 
     async def _send(
         self,
@@ -72,8 +98,10 @@ class RegistryApi:
         missing: type[LeaseUnknown] | None = None,
         **options: Any,
     ) -> T:
+        import httpx
+
         try:
-            response = await self._http.request(method, path, **options)
+            response = await self._connections().request(method, path, **options)
         except (httpx.RequestError, ValueError) as error:
             raise RegistryUnavailable(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
         if response.is_success:
@@ -92,6 +120,13 @@ class RegistryApi:
         except _MALFORMED as error:
             sentence = f"{self.url} does not answer like a registry: {type(error).__name__}: {error}"
             raise RegistryUnavailable(sentence) from error
+
+
+def load() -> None:
+    """Import now what the first request would. A child forked while a thread imports could never import the same."""
+    for module in ("httpx", "anyio._backends._asyncio", "encodings.idna"):
+        with suppress(ImportError):
+            import_module(module)
 
 
 def _nothing(answer: Any) -> None:

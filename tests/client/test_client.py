@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from anumate_integration_service import (
+    AnumateError,
     DiscoveryClient,
     RegistrationRefused,
     RegistryUnavailable,
     ServiceCapability,
     create_discovery_client,
 )
-from anumate_integration_service.client import full_jitter
 from anumate_integration_service.registry_api import RegistryApi
 from tests.client.stand_in import StandIn, stand_in
 from tests.conftest import eventually
@@ -107,13 +107,36 @@ async def test_a_registry_that_is_away_at_the_start_is_registered_with_once_it_i
     assert "not registered yet" in caplog.text
 
 
-async def test_a_refusal_is_raised_at_the_start(registry: StandIn) -> None:
+async def test_a_refusal_is_raised_at_the_start_where_registration_is_required(registry: StandIn) -> None:
     registry.refuse_with = 401
-    client = client_of(registry)
+    client = client_of(registry, required=True)
     with pytest.raises(RegistrationRefused, match="The stand-in says no") as raised:
         await client.start()
     assert (raised.value.status, raised.value.code) == (401, "stand_in")
     await client.stop()
+
+
+async def test_a_refusal_is_told_to_the_callback_and_ends_nothing(
+    registry: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.refuse_with = 403
+    told: list[AnumateError] = []
+
+    def on_error(error: AnumateError) -> None:
+        told.append(error)
+        raise RuntimeError("a callback may be wrong")
+
+    async with client_of(registry, on_error=on_error) as client:
+        assert not client.registered
+    assert [getattr(error, "status", 0) for error in told] == [403]
+    assert "the on_error callback failed" in caplog.text
+
+
+async def test_a_registry_that_is_away_is_raised_where_registration_is_required() -> None:
+    async with stand_in() as registry:
+        pass
+    with pytest.raises(RegistryUnavailable, match="cannot be reached"):
+        await client_of(registry, required=True).start()
 
 
 async def test_an_outage_is_logged_once_and_survived(registry: StandIn, caplog: pytest.LogCaptureFixture) -> None:
@@ -215,6 +238,7 @@ async def test_it_finds_services_by_capability_and_name_and_answers_from_memory(
         client_of(registry, capabilities=[ServiceCapability.AUTHENTICATION]) as client,
         client_of(registry, service_name="mail", instance_id="mail-1", http_port=8001),
     ):
+        await eventually(lambda: client.instances("orders") and client.instances("mail"))
         (found,) = await client.get_service_by_capability(ServiceCapability.AUTHENTICATION)
         assert (found.name, found.instance_id, found.url) == ("orders", "orders-1", "http://127.0.0.1:8000")
         assert [each.instance_id for each in await client.get_service_by_name("mail")] == ["mail-1"]
@@ -228,8 +252,8 @@ async def test_it_hears_of_changes_without_being_asked(registry: StandIn) -> Non
     async with client_of(registry) as client:
         await client.get_services()
         async with client_of(registry, instance_id="orders-2", http_port=8002):
-            await eventually(lambda: len(client._instances) == 2)
-        await eventually(lambda: len(client._instances) == 1)
+            await eventually(lambda: len(client.instances("orders")) == 2)
+        await eventually(lambda: len(client.instances("orders")) == 1)
 
 
 async def test_it_goes_on_with_what_it_knew_when_the_registry_is_gone() -> None:
@@ -269,9 +293,15 @@ def test_a_capability_is_any_lower_case_word() -> None:
         ServiceCapability("Not A Word")
 
 
-def test_back_off_spreads_over_a_doubling_limit() -> None:
-    assert [full_jitter(failures, lambda: 1.0) for failures in (1, 2, 3, 50)] == [0.5, 1.0, 2.0, 30.0]
-    assert full_jitter(3, lambda: 0.25) == 0.5
+def test_the_package_loads_an_http_library_only_when_it_asks_something() -> None:
+    code = """
+import sys
+from anumate_integration_service import create_discovery_client
+create_discovery_client(service_name="orders", http_port=8000).instances("mail")
+sys.exit(", ".join(sorted({"httpx", "django", "packaging", "uvicorn", "msgspec"} & sys.modules.keys())) or None)
+"""
+    asked = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (asked.returncode, asked.stderr) == (0, "")
 
 
 def test_the_package_costs_nothing_before_it_is_used() -> None:

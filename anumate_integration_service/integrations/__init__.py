@@ -1,0 +1,1 @@
+"""The client in web frameworks: `starlette` (any ASGI application) and `django`."""
