@@ -44,6 +44,11 @@ class ServiceInstance:
         web = [endpoint for endpoint in endpoints if endpoint.protocol in {"http", "https"}]
         return next((endpoint.url for endpoint in web + endpoints), "")
 
+    @property
+    def eligible(self) -> bool:
+        """Whether it may get traffic. Unknown health may; unhealthy, draining and maintenance may not."""
+        return self.status != "unhealthy" and self.state == "enabled"
+
     @classmethod
     def from_json(cls, item: Mapping[str, Any]) -> ServiceInstance:
         """Fields that a newer registry adds are ignored."""
