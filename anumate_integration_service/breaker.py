@@ -159,6 +159,12 @@ class CircuitBreaker:
         "generation",
         "policy",
     )
+    _state: State
+    _forced: bool
+    _exceeded: bool
+    _consecutive: int
+    _successes: int
+    _out: int
 
     def __init__(
         self, policy: BreakerPolicy | None = None, now: float = 0.0, *, listener: Listener | None = None
@@ -175,11 +181,11 @@ class CircuitBreaker:
         """A ticket for one call, or None when the call must not be made."""
         if self._state == "closed":
             return self.generation
-        self._wake(now, draw)
-        if self._state == "closed":
+        state = self._wake(now, draw)
+        if state == "closed":
             return self.generation
         # When a policy with fewer trials came while it is half-open, one more good trial closes it.
-        if self._state == "open" or self._out >= max(self.policy.half_open_calls - self._successes, 1):
+        if state == "open" or self._out >= max(self.policy.half_open_calls - self._successes, 1):
             self._tell("refused", now, self._reason)
             return None
         if not self._out:
@@ -241,20 +247,21 @@ class CircuitBreaker:
             trials_out=self._out,
         )
 
-    def _wake(self, now: float, draw: float) -> None:
+    def _wake(self, now: float, draw: float) -> State:
         """What time alone changes. Nothing here runs by itself, so it is caught up on when somebody asks."""
         if self._forced or self._state == "closed":
-            return
+            return self._state
         policy = self.policy
         if policy.metrics_only:
             self._become("closed", now, "It only measures now.")
-            return
+            return self._state
         if self._state == "half_open" and self._out and policy.half_open_seconds is not None:
             end = self._out_since + policy.half_open_seconds
             if now >= end:
                 self._reopen(end, f"{self._out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
         if self._state == "open" and now >= self._since + policy.open_wait(self._reopened, self._draw):
             self._become("half_open", now, "It was open long enough.")
+        return self._state
 
     def _judge_trial(self, failed: bool, slow: bool, now: float, draw: float) -> None:
         if failed or slow:
@@ -299,7 +306,7 @@ class CircuitBreaker:
         self._become("open", now, reason, draw=draw)
 
     def _become(self, state: State, now: float, reason: str, *, forced: bool = False, draw: float = MIDDLE) -> None:
-        self._state: State = state
+        self._state = state
         self._since = now
         self._reason = reason
         self._forced = forced
