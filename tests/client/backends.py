@@ -39,6 +39,7 @@ class Backend:
 class _Handler(BaseHTTPRequestHandler):
     backend: Backend
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def handle(self) -> None:
         self.backend.connections += 1
