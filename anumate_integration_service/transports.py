@@ -78,14 +78,17 @@ class _Exchange:
         self._check_deadline()
         scheme, host, port = attempt.upstream.address
         request, extensions = self._request, dict(self._request.extensions)
-        if self._ends is not None:
-            left = self._ends - time.monotonic()
+        if (left := self.left()) is not None:
             limits = dict.fromkeys(("connect", "read", "write", "pool")) | dict(extensions.get("timeout", {}))
             extensions["timeout"] = {
                 name: left if limit is None else min(limit, left) for name, limit in limits.items()
             }
         url = request.url.copy_with(scheme=scheme, host=host, port=port)
         return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, if there is one."""
+        return None if self._ends is None else self._ends - time.monotonic()
 
     def failed(self, attempt: Attempt, error: Exception) -> Attempt | None:
         """Whom to try next, if sending again is safe: nothing was sent, or sending twice changes nothing."""
@@ -203,10 +206,7 @@ class AnumateTransport(_Shared, httpx.AsyncBaseTransport):
         while attempt is not None:
             last = attempt
             try:
-                await self._close_left()
-                if attempt.pause:
-                    await anyio.sleep(attempt.pause)
-                response = await attempt.upstream.pool.handle_async_request(exchange.request_to(attempt))
+                response = await self._send(exchange, attempt)
             except Exception as error:
                 attempt = exchange.failed(attempt, error)
                 if attempt is None:
@@ -222,6 +222,19 @@ class AnumateTransport(_Shared, httpx.AsyncBaseTransport):
         exchange.mark(last, response)
         response.stream = _AsyncHeld(self, last, response.stream)
         return response
+
+    async def _send(self, exchange: _Exchange, attempt: Attempt) -> httpx.Response:
+        await self._close_left()
+        if attempt.pause:
+            await anyio.sleep(attempt.pause)
+        request = exchange.request_to(attempt)
+        try:
+            # httpx limits each single wait; a deadline is for all of them together.
+            with anyio.fail_after(exchange.left()):
+                response: httpx.Response = await attempt.upstream.pool.handle_async_request(request)
+                return response
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("the deadline passed before the answer came", request=request) from error
 
     async def _discard(self, exchange: _Exchange, held: Attempt, response: httpx.Response, following: Attempt) -> None:
         try:

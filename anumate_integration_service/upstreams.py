@@ -147,7 +147,8 @@ class Upstreams:
         self._on_breaker = on_breaker
         self.clock = clock
         self._random = rng
-        self._lock = threading.Lock()
+        # Re-entrant, because `on_breaker` is called with it held and may well ask something.
+        self._lock = threading.RLock()
         self._epoch = 0
         self._groups: dict[Question, Group] = {}
         self._upstreams: dict[tuple[str, str, Address], Upstream] = {}

@@ -331,11 +331,14 @@ async def test_a_deadline_shortens_every_wait_and_reaches_nested_calls(
     client = client_with(retries=NO_RETRIES)
     with deadline(0.1), deadline(50), pytest.raises(httpx.ReadTimeout):
         await client.get("http://orders/", timeout=60)
+    three[1].hold_before = True
+    with pytest.raises(httpx.ReadTimeout):
+        await client.get("http://orders/", timeout=None, extensions={"anumate": {"deadline": 0.1}})
     with deadline(0.0), pytest.raises(httpx.ConnectTimeout, match="deadline"):
         await client.get("http://orders/")
     with pytest.raises(httpx.ConnectTimeout, match="deadline"):
         await client.get("http://orders/", extensions={"anumate": {"deadline": 0}})
-    assert [len(each.seen) for each in three] == [1, 0, 0]
+    assert [len(each.seen) for each in three] == [1, 1, 0]
     assert remaining() is None
 
 
@@ -382,6 +385,13 @@ def test_an_answer_that_breaks_off_is_blamed_by_the_sync_transport_too(
                 client.get("http://orders/")
         with pytest.raises(CircuitOpen):
             client.get("http://orders/")
+
+
+def test_a_deadline_shortens_the_sync_transports_waits_too(registry: FakeRegistry, three: list[Backend]) -> None:
+    three[0].hold_before = True
+    transport = SyncAnumateTransport(registry, strategy="round_robin", retries=NO_RETRIES)
+    with httpx.Client(transport=transport, timeout=60) as client, deadline(0.1), pytest.raises(httpx.ReadTimeout):
+        client.get("http://orders/")
 
 
 def test_threads_share_the_sync_transport(registry: FakeRegistry, three: list[Backend]) -> None:
