@@ -104,12 +104,12 @@ class Group:
         self.recheck_at = 0.0
 
     def refresh(self, now: float, epoch: int) -> None:
-        waits = [each.breaker.retry_in(now) for each in self.members if each.breaker.snapshot(now).state == "open"]
-        available = tuple(each for each in self.members if each.breaker.snapshot(now).state != "open")
+        states = [each.breaker.snapshot(now) for each in self.members]
+        available = tuple(each for each, seen in zip(self.members, states, strict=True) if seen.state != "open")
         if available != self.available:  # strategies know their members by the tuple's identity
             self.available = available
         # One that an operator holds open says 0: only an event, which moves the epoch, lets it go.
-        self.recheck_at = now + min((wait for wait in waits if wait > 0), default=math.inf)
+        self.recheck_at = now + min((seen.retry_in for seen in states if seen.retry_in > 0), default=math.inf)
         self.epoch = epoch
 
 
@@ -248,7 +248,9 @@ class Upstreams:
     def _try_others(self, call: Call, now: float, pause: float = 0.0) -> Attempt | None:
         """The least loaded that takes it. Rare, so the strategy's own order is left as it is."""
         for upstream in sorted(call.group.available, key=lambda each: each.load):
-            if upstream not in call.tried and (attempt := self._try(call, upstream, now, pause)):
+            if upstream.gone or upstream in call.tried:
+                continue
+            if attempt := self._try(call, upstream, now, pause):
                 return attempt
         return None
 
