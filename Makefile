@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test test-postgres check bench fmt generated lock clean
+.PHONY: install run test test-postgres check bench client fmt generated lock clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# The client alone, as a distribution of its own: dist/anumate_client-*.whl, which needs httpx and nothing else.
+client: install
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps -w dist deployment/client
 
 fmt: install
 	$(BIN)/ruff check --fix .

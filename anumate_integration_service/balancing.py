@@ -70,18 +70,26 @@ class Strategy(Protocol[C]):
     def pick(self, candidates: tuple[C, ...], now: float, random: Random, key: str = "") -> C: ...
 
 
-class RoundRobin(Generic[C]):
-    """Each in turn."""
+class _InTurn:
+    """Whose turn it is, whatever the membership became since."""
 
     __slots__ = ("_next",)
 
     def __init__(self) -> None:
         self._next = 0
 
-    def pick(self, candidates: tuple[C, ...], now: float, random: Random, key: str = "") -> C:
+    def _turn(self, count: int) -> int:
         at = self._next
-        if at >= len(candidates):
-            at = 0
+        return at if at < count else 0
+
+
+class RoundRobin(_InTurn, Generic[C]):
+    """Each in turn."""
+
+    __slots__ = ()
+
+    def pick(self, candidates: tuple[C, ...], now: float, random: Random, key: str = "") -> C:
+        at = self._turn(len(candidates))
         self._next = at + 1
         return candidates[at]
 
@@ -154,26 +162,24 @@ class Weighted(Generic[C]):
         return picked
 
 
-class LeastConnections(Generic[C]):
+class LeastConnections(_InTurn, Generic[C]):
     """The fewest requests in flight for its weight; equals in turn."""
 
-    __slots__ = ("_next",)
-
-    def __init__(self) -> None:
-        self._next = 0
+    __slots__ = ()
 
     def pick(self, candidates: tuple[C, ...], now: float, random: Random, key: str = "") -> C:
-        at = self._next
-        if at >= len(candidates):
-            at = 0
-        self._next = at + 1
+        at = self._turn(len(candidates))
         best = candidates[at]
         least = best.load
         if least:
-            for candidate in candidates:
+            for candidate in candidates[at:] + candidates[:at]:
                 if candidate.load < least:
                     best = candidate
                     least = candidate.load
+            if best is not candidates[at]:
+                # The turn moves along, or the next idle one would get the turns of every busy one before it.
+                at = candidates.index(best)
+        self._next = at + 1
         return best
 
 
@@ -227,7 +233,10 @@ class Randomly(Generic[C]):
 
 
 class Hashed(Generic[C]):
-    """A key's own instance by consistent hashing: when one leaves, only its keys move. Without a key, at random."""
+    """A key's own instance by consistent hashing: when one leaves, only its keys move. Without a key, at random.
+
+    Shares follow the weights as parts of the heaviest: when the only heaviest one leaves, others' keys move too.
+    """
 
     __slots__ = ("_members", "_owners", "_points")
 

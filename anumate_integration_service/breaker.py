@@ -2,37 +2,57 @@
 
     closed ──too many failures──► open ──open_seconds──► half-open ──enough good trials──► closed
                                    ▲                         │
-                                   └──────a trial fails──────┘
+                                   └─a trial fails or sticks─┘
 
-Pure: time and outcomes are arguments, so nothing here waits, and a test needs no clock. Each change of state begins a
-new generation; a ticket of an earlier one no longer counts, so a call that was sent before the breaker opened says
-nothing about the time after.
+Pure: time, outcomes and chance are arguments, so nothing here waits, and a test needs no clock. Each change of state
+begins a new generation; a ticket of an earlier one no longer counts, so a call that was sent before the breaker opened
+says nothing about the time after.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
+from anumate_integration_service.windows import CountWindow, TimeWindow, Window
+
 State = Literal["closed", "open", "half_open"]
-BUCKETS: Final = 10
+EventKind = Literal["state", "refused", "success", "failure", "slow", "ignored", "exceeded"]
+MIDDLE: Final = 0.5
+"""The draw that stands for no jitter."""
+MOST_DOUBLINGS: Final = 30
+
+log = logging.getLogger(__name__)
 
 
 class Outcome(Enum):
     SUCCESS = "success"
     FAILURE = "failure"
+    IGNORED = "ignored"
+    """An error that says nothing of the callee, as a wrong argument does: counts for nothing, gives its permit back."""
     CANCELLED = "cancelled"
     """Nobody's verdict, as when a caller hung up: counts for nothing and gives its permit back."""
+
+
+# Looked up once: an attribute of an enum costs as much as the rest of a decision.
+_SUCCESS, _FAILURE = Outcome.SUCCESS, Outcome.FAILURE
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     """When a breaker opens, and how it closes again (terms as in resilience4j).
 
-    It opens after `consecutive_failures`, or once `minimum_calls` within `window_seconds` failed (or were slower than
-    `slow_call_seconds`) at the given rate. After `open_seconds` it lets `half_open_calls` trials through; when all of
-    them are good it closes.
+    It judges the calls of the last `window_seconds` (`window="time"`) or the last `window_calls` (`window="count"`). It
+    opens after `consecutive_failures` (0: however many), or once at least `minimum_calls` of the window (never more
+    than a count window holds) failed at `failure_rate`, or took longer than `slow_call_seconds` at `slow_call_rate`.
+
+    After `open_seconds` it lets `half_open_calls` trials through; when all of them are good it closes, when one is bad
+    it opens again and waits `backoff` times as long, up to `max_open_seconds`. Each wait is spread by +-`jitter` (0.1:
+    a tenth), so that many callers do not come back together. Trials that are still out after `half_open_seconds` count
+    as bad, together. With `metrics_only` it counts and tells its listener, and refuses nothing.
     """
 
     window_seconds: float = 10.0
@@ -43,6 +63,55 @@ class BreakerPolicy:
     slow_call_rate: float = 1.0
     open_seconds: float = 60.0
     half_open_calls: int = 3
+    window: Literal["time", "count"] = "time"
+    window_calls: int = 100
+    backoff: float = 1.0
+    max_open_seconds: float = 300.0
+    jitter: float = 0.0
+    half_open_seconds: float | None = None
+    metrics_only: bool = False
+
+    @property
+    def least_calls(self) -> int:
+        """How many calls a verdict by rate needs."""
+        return self.minimum_calls if self.window == "time" else min(self.minimum_calls, self.window_calls)
+
+    def open_wait(self, reopened: int, draw: float) -> float:
+        """Seconds to stay open after `reopened` failed trials in a row; `draw` is a number from 0 to 1."""
+        grown = self.open_seconds * self.backoff ** min(reopened, MOST_DOUBLINGS)
+        # Who asks for a longer first wait than the limit gets it.
+        return min(grown, max(self.max_open_seconds, self.open_seconds)) * (1.0 + self.jitter * (2.0 * draw - 1.0))
+
+    def new_window(self) -> Window:
+        return TimeWindow(self.window_seconds) if self.window == "time" else CountWindow(self.window_calls)
+
+    def same_window(self, other: BreakerPolicy) -> bool:
+        """Whether counts made under the other policy mean the same under this one."""
+        if self.window != other.window:
+            return False
+        if self.window == "time":
+            return self.window_seconds == other.window_seconds
+        return self.window_calls == other.window_calls
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a listener hears.
+
+    `state`: the breaker is in another state now, `reason` says why (an operator's force is one too). `refused`: a call
+    was not let through. `success`, `failure`, `ignored`: a call was settled; `slow` comes besides. `exceeded`: a
+    breaker that must not open, because it is held closed or for metrics only, would have opened; said once until its
+    calls are good again.
+    """
+
+    kind: EventKind
+    at: float
+    state: State
+    generation: int
+    reason: str = ""
+
+
+Listener = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,60 +128,30 @@ class Snapshot:
     failures: int
     slow_calls: int
     consecutive_failures: int
+    reopened: int = 0
+    trials_out: int = 0
 
     @property
     def failure_rate(self) -> float:
         return self.failures / self.calls if self.calls else 0.0
 
 
-class _Window:
-    """Counts of the last `seconds`, kept in buckets that are forgotten one by one."""
-
-    __slots__ = ("at", "buckets", "calls", "edge", "failures", "slow", "tick", "width")
-
-    def __init__(self, seconds: float) -> None:
-        self.width = seconds / BUCKETS
-        self.clear()
-
-    def clear(self) -> None:
-        self.buckets = [[0, 0, 0] for _ in range(BUCKETS)]
-        self.calls = self.failures = self.slow = self.at = self.tick = 0
-        self.edge = 0.0
-
-    def roll(self, now: float) -> None:
-        tick = int(now / self.width)
-        for _ in range(min(tick - self.tick, BUCKETS)):
-            self.at = (self.at + 1) % BUCKETS
-            bucket = self.buckets[self.at]
-            self.calls -= bucket[0]
-            self.failures -= bucket[1]
-            self.slow -= bucket[2]
-            bucket[:] = (0, 0, 0)
-        self.tick = max(tick, self.tick)
-        self.edge = (self.tick + 1) * self.width
-
-    def count(self, now: float, failed: bool, slow: bool) -> None:
-        if now >= self.edge:
-            self.roll(now)
-        bucket = self.buckets[self.at]
-        bucket[0] += 1
-        self.calls += 1
-        if failed:
-            bucket[1] += 1
-            self.failures += 1
-        if slow:
-            bucket[2] += 1
-            self.slow += 1
-
-
 class CircuitBreaker:
-    """One breaker. Each call: `acquire` a ticket (None: refused), then `settle` it exactly once."""
+    """One breaker. Each call: `acquire` a ticket (None: refused), then `settle` it exactly once.
+
+    Both take a `draw`, a number from 0 to 1, which decides the jitter should the breaker open by it.
+    """
 
     __slots__ = (
         "_consecutive",
+        "_draw",
+        "_exceeded",
         "_forced",
-        "_permits",
+        "_listener",
+        "_out",
+        "_out_since",
         "_reason",
+        "_reopened",
         "_since",
         "_state",
         "_successes",
@@ -120,67 +159,78 @@ class CircuitBreaker:
         "generation",
         "policy",
     )
+    _state: State
+    _forced: bool
+    _exceeded: bool
+    _consecutive: int
+    _successes: int
+    _out: int
 
-    def __init__(self, policy: BreakerPolicy | None = None, now: float = 0.0) -> None:
+    def __init__(
+        self, policy: BreakerPolicy | None = None, now: float = 0.0, *, listener: Listener | None = None
+    ) -> None:
         self.policy = policy or BreakerPolicy()
         self.generation = 0
-        self._window = _Window(self.policy.window_seconds)
-        self._consecutive = 0
-        self._permits = self.policy.half_open_calls
+        self._listener: Listener | None = None
+        self._window = self.policy.new_window()
+        self._reopened = 0
         self._become("closed", now, "")
+        self._listener = listener
 
-    def acquire(self, now: float) -> int | None:
+    def acquire(self, now: float, draw: float = MIDDLE) -> int | None:
         """A ticket for one call, or None when the call must not be made."""
         if self._state == "closed":
             return self.generation
-        self._wake(now)
-        if self._state == "open" or not self._permits:
+        state = self._wake(now, draw)
+        if state == "closed":
+            return self.generation
+        # When a policy with fewer trials came while it is half-open, one more good trial closes it.
+        if state == "open" or self._out >= max(self.policy.half_open_calls - self._successes, 1):
+            self._tell("refused", now, self._reason)
             return None
-        self._permits -= 1
+        if not self._out:
+            self._out_since = now
+        self._out += 1
         return self.generation
 
-    def settle(self, ticket: int, outcome: Outcome, now: float, duration: float = 0.0) -> None:
+    def settle(self, ticket: int, outcome: Outcome, now: float, duration: float = 0.0, draw: float = MIDDLE) -> None:
         """What became of the call that `ticket` was given for, and how many seconds it took."""
+        if self._state == "half_open":
+            self._wake(now, draw)  # a trial may be too late to count
         if ticket != self.generation:
             return
         limit = self.policy.slow_call_seconds
         slow = limit is not None and duration > limit
+        counted = outcome is _SUCCESS or outcome is _FAILURE
+        if self._listener is not None:
+            self._tell_settled(outcome, slow and counted, now)
         if self._state == "closed":
-            if outcome is not Outcome.CANCELLED:
-                self._count(outcome is Outcome.FAILURE, slow, now)
-        elif outcome is Outcome.CANCELLED:
-            self._permits += 1
-        elif outcome is Outcome.FAILURE or slow:
-            self._become(
-                "open", now, "A trial call was too slow." if outcome is Outcome.SUCCESS else "A trial call failed."
-            )
-        else:
-            self._successes += 1
-            if self._successes >= self.policy.half_open_calls:
-                self._become("closed", now, f"{self._successes} trial calls succeeded.")
+            if counted:
+                self._count(outcome is _FAILURE, slow, now, draw)
+        elif self._out:
+            self._out -= 1
+            if counted:
+                self._judge_trial(outcome is _FAILURE, slow, now, draw)
 
     def force(self, action: Literal["open", "close", "reset"], now: float, reason: str = "") -> None:
         """What an operator wants: held open, held closed, or closed afresh and automatic again."""
-        self._become("open" if action == "open" else "closed", now, reason)
-        self._forced = action != "reset"
+        self._reopened = 0
+        self._become("open" if action == "open" else "closed", now, reason, forced=action != "reset")
 
     def adopt(self, policy: BreakerPolicy) -> None:
-        """Go on under another policy. The state stays; counts of another window's length are forgotten."""
-        if policy.window_seconds != self.policy.window_seconds:
-            self._window = _Window(policy.window_seconds)
-        if more := policy.half_open_calls - self.policy.half_open_calls:
-            # With fewer permits than trials to pass, or with none, a half-open breaker could never close.
-            self._permits = max(self._permits + more, 1)
+        """Go on under another policy. The state stays; counts of another window are forgotten."""
+        if not policy.same_window(self.policy):
+            self._window = policy.new_window()
         self.policy = policy
 
     def retry_in(self, now: float) -> float:
         """Seconds until a refused call may be tried again; 0 when it may now or nobody can say."""
         if self._state != "open" or self._forced:
             return 0.0
-        return max(0.0, self._since + self.policy.open_seconds - now)
+        return max(0.0, self._since + self.policy.open_wait(self._reopened, self._draw) - now)
 
     def snapshot(self, now: float) -> Snapshot:
-        self._wake(now)
+        self._wake(now, MIDDLE)
         self._window.roll(now)
         return Snapshot(
             state=self._state,
@@ -193,38 +243,96 @@ class CircuitBreaker:
             failures=self._window.failures,
             slow_calls=self._window.slow,
             consecutive_failures=self._consecutive,
+            reopened=self._reopened,
+            trials_out=self._out,
         )
 
-    def _wake(self, now: float) -> None:
-        if self._state == "open" and not self._forced and now >= self._since + self.policy.open_seconds:
+    def _wake(self, now: float, draw: float) -> State:
+        """What time alone changes. Nothing here runs by itself, so it is caught up on when somebody asks."""
+        if self._forced or self._state == "closed":
+            return self._state
+        policy = self.policy
+        if policy.metrics_only:
+            self._become("closed", now, "It only measures now.")
+            return self._state
+        if self._state == "half_open" and self._out and policy.half_open_seconds is not None:
+            end = self._out_since + policy.half_open_seconds
+            if now >= end:
+                self._reopen(end, f"{self._out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
+        if self._state == "open" and now >= self._since + policy.open_wait(self._reopened, self._draw):
             self._become("half_open", now, "It was open long enough.")
+        return self._state
 
-    def _count(self, failed: bool, slow: bool, now: float) -> None:
-        window, policy = self._window, self.policy
-        window.count(now, failed, slow)
-        self._consecutive = self._consecutive + 1 if failed else 0
-        if self._forced:
+    def _judge_trial(self, failed: bool, slow: bool, now: float, draw: float) -> None:
+        if failed or slow:
+            self._reopen(now, "A trial call failed." if failed else "A trial call was too slow.", draw)
             return
-        if self._consecutive >= policy.consecutive_failures:
-            self._become("open", now, f"{self._consecutive} calls failed in a row.")
-        elif window.calls >= policy.minimum_calls:
-            if window.failures >= policy.failure_rate * window.calls:
-                self._become("open", now, self._share(window.failures, "failed"))
-            elif policy.slow_call_seconds is not None and window.slow >= policy.slow_call_rate * window.calls:
-                self._become("open", now, self._share(window.slow, f"took over {policy.slow_call_seconds:g} s"))
+        self._successes += 1
+        if self._successes >= self.policy.half_open_calls:
+            self._become("closed", now, f"{self._successes} trial calls succeeded.")
+
+    def _count(self, failed: bool, slow: bool, now: float, draw: float) -> None:
+        self._window.count(now, failed, slow)
+        self._consecutive = self._consecutive + 1 if failed else 0
+        reason = self._verdict()
+        if not (self._forced or self.policy.metrics_only):
+            if reason:
+                self._become("open", now, reason, draw=draw)
+        elif bool(reason) is not self._exceeded:
+            self._exceeded = bool(reason)
+            if reason:
+                self._tell("exceeded", now, reason)
+
+    def _verdict(self) -> str:
+        """Why it must open; empty when it need not."""
+        window, policy = self._window, self.policy
+        if 0 < policy.consecutive_failures <= self._consecutive:
+            return f"{self._consecutive} calls failed in a row."
+        if (window.failures or window.slow) and window.calls >= policy.least_calls:
+            if window.failures and window.failures >= policy.failure_rate * window.calls:
+                return self._share(window.failures, "failed")
+            if policy.slow_call_seconds is not None and 0 < window.slow >= policy.slow_call_rate * window.calls:
+                return self._share(window.slow, f"took over {policy.slow_call_seconds:g} s")
+        return ""
 
     def _share(self, part: int, what: str) -> str:
-        return f"{part} of {self._window.calls} calls {what} within {self.policy.window_seconds:g} s."
+        calls = self._window.calls
+        if self.policy.window == "count":
+            return f"{part} of the last {calls} calls {what}."
+        return f"{part} of {calls} calls {what} within {self.policy.window_seconds:g} s."
 
-    def _become(self, state: State, now: float, reason: str) -> None:
-        self._state: State = state
+    def _reopen(self, now: float, reason: str, draw: float) -> None:
+        self._reopened += 1
+        self._become("open", now, reason, draw=draw)
+
+    def _become(self, state: State, now: float, reason: str, *, forced: bool = False, draw: float = MIDDLE) -> None:
+        self._state = state
         self._since = now
         self._reason = reason
-        self._forced = False
+        self._forced = forced
+        self._draw = draw
         self._consecutive = 0
         self._successes = 0
-        self._permits = self.policy.half_open_calls
+        self._out = 0
+        self._out_since = now
+        self._exceeded = False
         self.generation += 1
         if state == "closed":
+            self._reopened = 0
             self._window.clear()
             self._window.roll(now)
+        self._tell("state", now, reason)
+
+    def _tell_settled(self, outcome: Outcome, slow: bool, now: float) -> None:
+        if slow:
+            self._tell("slow", now)
+        self._tell("success" if outcome is _SUCCESS else "failure" if outcome is _FAILURE else "ignored", now)
+
+    def _tell(self, kind: EventKind, now: float, reason: str = "") -> None:
+        if self._listener is None:
+            return
+        try:
+            self._listener(Event(kind, now, self._state, self.generation, reason))
+        except Exception:
+            # A call that went well must not fail because somebody could not hear of it.
+            log.exception("a breaker's listener failed at %s", kind)

@@ -26,3 +26,20 @@ class RegistrationRefused(AnumateError):
 
 class LeaseUnknown(AnumateError):
     """The registry does not know this instance (any more): register again."""
+
+
+class NoInstances(AnumateError):
+    """Nobody of that service may get traffic now. Worth trying again once somebody is there."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"no instance of {service} may get traffic")
+        self.service = service
+
+
+class CircuitOpen(AnumateError):
+    """Every instance of the service has been failing, so none was asked. Try again after `retry_after` seconds."""
+
+    def __init__(self, service: str, retry_after: float) -> None:
+        super().__init__(f"every instance of {service} has been failing; the next try is in {retry_after:.1f} s")
+        self.service = service
+        self.retry_after = retry_after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Event, Outcome
 
 POLICY = BreakerPolicy(
     window_seconds=10, minimum_calls=10, failure_rate=0.5, consecutive_failures=5, open_seconds=60, half_open_calls=3
@@ -175,3 +175,140 @@ def test_a_policy_that_changes_while_it_is_half_open_still_lets_it_close(opened:
     opened.adopt(BreakerPolicy(half_open_calls=trials))
     succeed(opened, max(trials - 2, 1), 160.0)
     assert opened.snapshot(160.0).state == "closed"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.IGNORED, Outcome.CANCELLED])
+def test_an_ignored_error_is_neither_success_nor_failure(opened: CircuitBreaker, outcome: Outcome) -> None:
+    for _ in range(20):
+        call(opened, outcome, 160.0)
+    seen = opened.snapshot(160.0)
+    assert (seen.state, seen.trials_out) == ("half_open", 0)
+    succeed(opened, 3, 160.0)
+    call(opened, outcome, 160.0, duration=1000.0)
+    assert opened.snapshot(160.0).calls == 0
+
+
+def test_a_count_window_judges_the_last_calls_however_old_they_are() -> None:
+    policy = BreakerPolicy(window="count", window_calls=4, minimum_calls=4, consecutive_failures=0)
+    breaker = CircuitBreaker(policy)
+    fail(breaker, 1, 0.0)
+    succeed(breaker, 3, 1000.0)
+    assert breaker.snapshot(9000.0).failures == 1
+    succeed(breaker, 1, 9000.0)  # takes the failure's place
+    assert (breaker.snapshot(9000.0).calls, breaker.snapshot(9000.0).failures) == (4, 0)
+    fail(breaker, 2, 9000.0)
+    seen = breaker.snapshot(9000.0)
+    assert (seen.state, seen.reason) == ("open", "2 of the last 4 calls failed.")
+
+
+def test_a_count_window_needs_no_more_calls_than_it_holds() -> None:
+    breaker = CircuitBreaker(BreakerPolicy(window="count", window_calls=3, minimum_calls=100, consecutive_failures=0))
+    fail(breaker, 2, 0.0)
+    assert breaker.snapshot(0.0).state == "closed"
+    fail(breaker, 1, 0.0)
+    assert breaker.snapshot(0.0).state == "open"
+
+
+def test_another_window_begins_with_no_counts(breaker: CircuitBreaker) -> None:
+    fail(breaker, 4, 100.0)
+    breaker.adopt(BreakerPolicy(window="count", window_calls=8))
+    assert breaker.snapshot(100.0).calls == 0
+    fail(breaker, 1, 100.0)
+    assert breaker.snapshot(100.0).state == "open"  # five in a row all the same
+
+
+def test_each_failed_trial_makes_the_next_wait_longer_up_to_a_limit() -> None:
+    breaker = CircuitBreaker(
+        BreakerPolicy(consecutive_failures=1, open_seconds=10, backoff=2, max_open_seconds=35, half_open_calls=1)
+    )
+    now, waits = 0.0, []
+    for _ in range(5):
+        fail(breaker, 1, now)
+        waits.append(breaker.retry_in(now))
+        now += waits[-1]
+    assert waits == [10, 20, 35, 35, 35]
+    succeed(breaker, 1, now)
+    fail(breaker, 1, now)
+    assert breaker.retry_in(now) == 10  # it was well in between
+
+
+@pytest.mark.parametrize(("draw", "wait"), [(0.0, 8.0), (0.5, 10.0), (1.0, 12.0)])
+def test_the_wait_is_spread_by_the_draw_it_is_given(draw: float, wait: float) -> None:
+    breaker = CircuitBreaker(BreakerPolicy(consecutive_failures=1, open_seconds=10, jitter=0.2))
+    ticket = breaker.acquire(0.0)
+    assert ticket is not None
+    breaker.settle(ticket, Outcome.FAILURE, 0.0, draw=draw)
+    assert breaker.retry_in(0.0) == pytest.approx(wait)
+
+
+def test_trials_that_never_come_back_do_not_hold_it_half_open_for_ever() -> None:
+    breaker = CircuitBreaker(
+        BreakerPolicy(consecutive_failures=1, open_seconds=10, half_open_calls=2, half_open_seconds=5)
+    )
+    fail(breaker, 1, 0.0)
+    lost = breaker.acquire(10.0)
+    assert lost is not None
+    assert breaker.snapshot(14.9).state == "half_open"
+    seen = breaker.snapshot(15.0)
+    assert (seen.state, seen.reason) == ("open", "1 trial calls did not end within 5 s.")
+    breaker.settle(lost, Outcome.SUCCESS, 15.0)
+    assert breaker.acquire(24.9) is None  # it opened when the trials' time was over, not when somebody looked
+    succeed(breaker, 2, 25.0)
+    assert breaker.snapshot(25.0).state == "closed"
+
+
+def test_half_open_it_waits_for_calls_as_long_as_none_is_out() -> None:
+    breaker = CircuitBreaker(BreakerPolicy(consecutive_failures=1, open_seconds=10, half_open_seconds=5))
+    fail(breaker, 1, 0.0)
+    assert breaker.snapshot(10.0).state == "half_open"
+    assert breaker.snapshot(10_000.0).state == "half_open"
+    succeed(breaker, 3, 10_000.0)
+
+
+def test_for_metrics_only_it_counts_and_refuses_nothing() -> None:
+    heard: list[Event] = []
+    breaker = CircuitBreaker(BreakerPolicy(metrics_only=True, consecutive_failures=2), listener=heard.append)
+    fail(breaker, 9, 0.0)
+    succeed(breaker, 1, 0.0)
+    fail(breaker, 2, 0.0)
+    assert breaker.snapshot(0.0).failures == 11
+    exceeded = [event.reason for event in heard if event.kind == "exceeded"]
+    assert exceeded == ["2 calls failed in a row.", "2 calls failed in a row."]
+
+
+def test_an_open_breaker_that_is_told_to_only_measure_lets_calls_through(opened: CircuitBreaker) -> None:
+    opened.adopt(BreakerPolicy(metrics_only=True))
+    assert opened.acquire(101.0) is not None
+
+
+def test_a_listener_hears_what_happens() -> None:
+    heard: list[Event] = []
+    policy = BreakerPolicy(consecutive_failures=2, slow_call_seconds=1.0, open_seconds=10, half_open_calls=1)
+    breaker = CircuitBreaker(policy, listener=heard.append)
+    call(breaker, Outcome.SUCCESS, 0.0, duration=2.0)
+    call(breaker, Outcome.CANCELLED, 1.0, duration=2.0)
+    fail(breaker, 2, 2.0)
+    assert breaker.acquire(3.0) is None
+    succeed(breaker, 1, 12.0)
+    assert [(event.kind, event.state, event.at) for event in heard] == [
+        ("slow", "closed", 0.0),
+        ("success", "closed", 0.0),
+        ("ignored", "closed", 1.0),
+        ("failure", "closed", 2.0),
+        ("failure", "closed", 2.0),
+        ("state", "open", 2.0),
+        ("refused", "open", 3.0),
+        ("state", "half_open", 12.0),
+        ("success", "half_open", 12.0),
+        ("state", "closed", 12.0),
+    ]
+
+
+def test_a_listener_that_fails_spoils_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    def deaf(event: Event) -> None:
+        raise RuntimeError("deaf")
+
+    breaker = CircuitBreaker(BreakerPolicy(consecutive_failures=1), listener=deaf)
+    fail(breaker, 1, 0.0)
+    assert breaker.acquire(0.0) is None
+    assert "a breaker's listener failed" in caplog.text
