@@ -7,8 +7,8 @@
     discovery().instances("mail")
 
 `ANUMATE_DISCOVERY` takes what `create_discovery_client` takes, `drain` (seconds between leaving and the end, on SIGTERM
-and SIGINT), and `enabled` (True or False) where the guess below is wrong. Nothing is registered by a management command,
-a test run or a task worker.
+and SIGINT), and `enabled` (True or False) where the guess below is wrong. A management command, a test run or a task
+worker registers nothing.
 """
 
 from __future__ import annotations
