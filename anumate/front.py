@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
@@ -10,6 +11,7 @@ from django.http.request import split_domain_port, validate_host
 
 from anumate.lib.cors import REQUEST_HEADERS, REQUEST_METHOD, Cors, Header
 from anumate.lib.problem import CONTENT_TYPE, Problem
+from registry.lane_request import BODY_SECONDS, too_slow
 from registry.requests import fit_id
 
 Message = MutableMapping[str, Any]
@@ -71,31 +73,36 @@ def _adding(added: list[Header], send: Send) -> Send:
     return told
 
 
-def whole_bodies(app: App, limit: int) -> App:
+def whole_bodies(app: App, limit: int, seconds: float = BODY_SECONDS) -> App:
     """Hands bodies on whole, with their length: DRF takes one that came in chunks, without a length, for empty.
 
-    No more than `limit` bytes are ever held; a larger body is refused as soon as that is known.
+    No more than `limit` bytes are ever held; a larger body is refused as soon as that is known, one that takes over
+    `seconds` to come with 408.
     """
 
     async def whole(scope: Any, receive: Receive, send: Send) -> None:
         declared = field(scope, b"content-length")
-        if declared.isdigit():  # and the server sees to it that no more than this comes
-            if int(declared) > limit:
-                await refuse(scope, send, _too_large(limit))
-            else:
-                await app(scope, receive, send)
+        if scope["method"] in {"GET", "HEAD"} and not declared and not field(scope, b"transfer-encoding"):
+            await app(scope, receive, send)
             return
-        body = await _body(receive, limit)
-        if isinstance(body, Problem):
-            await refuse(scope, send, body)
-        elif body is not None:
-            await app(_with_length(scope, len(body)), _after(body, receive), send)
+        try:
+            async with asyncio.timeout(seconds):
+                body = await _body(receive, limit, int(declared) if declared.isdigit() else 0)
+        except Problem as problem:
+            await refuse(scope, send, problem)
+        except TimeoutError:
+            await refuse(scope, send, too_slow(seconds))
+        else:
+            if body is not None:
+                await app(_with_length(scope, len(body)), _after(body, receive), send)
 
     return whole
 
 
-async def _body(receive: Receive, limit: int) -> bytes | Problem | None:
-    """None: the client hung up."""
+async def _body(receive: Receive, limit: int, declared: int) -> bytes | None:
+    """None: the client hung up. Raises Problem: payload_too_large."""
+    if declared > limit:
+        raise _too_large(limit)
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -104,7 +111,7 @@ async def _body(receive: Receive, limit: int) -> bytes | Problem | None:
         parts.append(message.get("body", b""))
         size, more = size + len(parts[-1]), message.get("more_body", False)
         if size > limit:
-            return _too_large(limit)
+            raise _too_large(limit)
     return b"".join(parts)
 
 
@@ -155,5 +162,6 @@ async def refuse(scope: Any, send: Send, problem: Problem) -> None:
     )
     body = problem.encode(known)
     headers = [_PROBLEM, (b"content-length", b"%d" % len(body)), (b"x-request-id", known.encode())]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in problem.headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -1,12 +1,14 @@
-"""The control plane under gunicorn: uvicorn's worker, which lets go of long polls and streams before it stops.
+"""The control plane under gunicorn: uvicorn's worker, with the gateway's limits on what a request's head may be and how
+long it may take to come, which lets go of long polls and streams before it stops.
 
 gunicorn -k anumate.worker.WebWorker anumate_integration_service.app:app
 
-uvicorn's own worker serves as well; then a client that waits for a change when a server stops loses its connection.
+uvicorn's own worker serves as well, without either.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 
@@ -14,7 +16,15 @@ import uvicorn
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
+from gateway.proxy.server import Server as Limited
 from registry.live.node import get_current
+
+
+class Protocol(Limited):
+    """The gateway's, under the control plane's name."""
+
+    log = logging.getLogger("anumate.front")
+    signature = ()
 
 
 class _Server(uvicorn.Server):
@@ -27,6 +37,8 @@ class _Server(uvicorn.Server):
 
 class WebWorker(UvicornWorker):  # type: ignore[misc]
     """uvicorn's worker around that server."""
+
+    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "http": Protocol}
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from anumate.lib.problem import Problem
 from registry.live.keys import DEFAULT_TENANT, KeyRecord, KeyRing
@@ -17,6 +18,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+BODY_SECONDS: Final = 15.0
+"""For a body, from the end of its head on; the largest that is taken needs a hundredth of that on any network."""
 _acceptable_id = re.compile(rb"[A-Za-z0-9._:-]{1,64}").fullmatch
 
 
@@ -48,6 +51,13 @@ class Request:
             raise _too_large()
         _require_json(self.headers.get(b"content-type", b""))
         _require_plain(self.headers.get(b"content-encoding", b""))
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._whole_body()
+        except TimeoutError:
+            raise too_slow(BODY_SECONDS) from None
+
+    async def _whole_body(self) -> bytes:
         parts, size, more = [], 0, True
         while more:
             message = await self._receive()
@@ -113,6 +123,11 @@ def _require_plain(content_encoding: bytes) -> None:
     if content_encoding.strip().lower() not in {b"", b"identity"}:
         accepted = {"Accept-Encoding": "identity"}
         raise Problem("unsupported_media_type", "Send the body as it is, without Content-Encoding.", headers=accepted)
+
+
+def too_slow(seconds: float) -> Problem:
+    """What is left of the body must not be read as the next request, so the connection ends."""
+    return Problem("request_timeout", f"The body took over {seconds:g} s to come.", headers={"Connection": "close"})
 
 
 def _too_large() -> Problem:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
+from gateway.proxy.exchange import Header
 from gateway.proxy.heads import VIA
 
 URL_LIMIT: Final = 8 * 1024
@@ -42,10 +43,13 @@ class Server(HttpToolsProtocol):
 
     head_seconds = 10.0
     """For a request's head, from its first byte on."""
+    log = logger
+    signature: tuple[Header, ...] = ((b"via", VIA),)
+    """What an answer of ours carries besides."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.logger = logger
+        self.logger = self.log
         self._unread = 0  # bytes since the parser last gave something out; above 0 from a head's first byte to its last
         self._field_bytes = 0
         self._in_body = False
@@ -180,9 +184,9 @@ class Server(HttpToolsProtocol):
         self._stop_head_timer()
         request_id = b"%032x" % (getrandbits(128) | 1)
         client = self.client[0] if self.client else "somebody"
-        logger.info("refused %s: %s %s", client, problem.code, request_id.decode())
+        self.log.info("refused %s: %s %s", client, problem.code, request_id.decode())
         headers, body = answer_of(problem, request_id)
-        headers += [(b"x-request-id", request_id), (b"via", VIA), (b"connection", b"close")]
+        headers += [(b"x-request-id", request_id), *self.signature, (b"connection", b"close")]
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
         if self.transport.can_write_eof():

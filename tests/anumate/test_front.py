@@ -193,3 +193,18 @@ class TestBodies:
         finally:
             connections.close_all()
         assert answer.status_code == 201, answer.text
+
+
+async def never() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("declared", [{}, {"Content-Length": "100"}])
+async def test_a_body_that_does_not_come_is_waited_for_only_so_long(declared: dict[str, str]) -> None:
+    seen = Seen()
+    async with client(whole_bodies(seen, LIMIT, seconds=0.01)) as http:
+        answer = await http.post("/v1/routes", content=never(), headers=declared)
+    assert code(answer) == (408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+    assert seen.scope is None

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -151,6 +152,23 @@ def test_every_demo_instance_becomes_healthy(platform: Platform) -> None:
 @pytest.mark.parametrize("path", ["/live/", "/admin/", "/api/docs/", "/health", "/livez", "/readyz"])
 def test_what_the_block_names_is_there(platform: Platform, path: str) -> None:
     assert httpx.get(platform.url + path, follow_redirects=True).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "refused"),
+    [
+        (b"FOO bar baz\r\n\r\n", b"malformed_request"),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"uri_too_long"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 33_000 + b"\r\n\r\n", b"headers_too_large"),
+    ],
+)
+def test_both_ports_refuse_what_is_no_request_as_a_problem(platform: Platform, sent: bytes, refused: bytes) -> None:
+    for url in (platform.url, platform.gateway):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as connection:
+            connection.sendall(sent)
+            answer = connection.makefile("rb").read()
+        assert b"application/problem+json" in answer
+        assert b'"code":"' + refused in answer
 
 
 def test_a_service_is_registered_routed_and_reached(platform: Platform) -> None:

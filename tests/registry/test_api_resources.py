@@ -125,6 +125,7 @@ class TestRefusals:
             (b"{", 400, "malformed_request"),
             (b"", 422, "validation_failed"),
             (b'{"name": NaN}', 400, "malformed_request"),
+            (b'{"name": "a", "name": "b"}', 400, "malformed_request"),
             (b"\xff\xfe", 400, "malformed_request"),
             (b"[" * 100_000, 400, "malformed_request"),
             (b'{"name": "' + b"a" * 2_000_000 + b'"}', 413, "payload_too_large"),

@@ -511,6 +511,20 @@ async def test_ten_megabytes_are_refused_and_nobody_else_is_disturbed(lane: Serv
         assert (await register(lane))["instance_id"]
 
 
+async def test_a_body_that_does_not_come_is_waited_for_only_so_long(
+    lane: Served, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.lane_request.BODY_SECONDS", 0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", lane.port)
+    fields = f"Host: localhost\r\nX-API-Key: {lane.keys['write']}\r\nContent-Length: 100\r\n"
+    writer.write(f"POST /v1/services/register HTTP/1.1\r\n{fields}\r\n{{".encode())
+    answer = await asyncio.wait_for(reader.read(), 5)  # to its end: the connection is closed
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+    assert stored(store) == 0
+
+
 async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(lane: Served) -> None:
     assert (await declared_length(lane, 10 * 1024 * 1024)).startswith(b"HTTP/1.1 413")
 

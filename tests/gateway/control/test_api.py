@@ -123,6 +123,8 @@ class TestRoutes:
             ({"path": "orders"}, "/path"),
             ({"path": "/a%2Fb"}, "/path"),
             ({"path": "/a?b=c"}, "/path"),
+            ({"path": "//a"}, "/path"),
+            ({"path": "/a/../b"}, "/path"),
             ({"path": "(", "path_type": "regex"}, "/path"),
             ({"path_type": "glob"}, "/path_type"),
             ({"methods": ["get"]}, "/methods/0"),
