@@ -85,7 +85,14 @@ def _filters() -> list[dict[str, Any]]:
         _parameter("query", "capability", "Only with all of these capabilities.", many=True),
         _parameter("query", "tag", "Only with all of these tags.", many=True),
         _parameter("query", "version", "A version, or constraints like >=1.2,<2 (PEP 440)."),
-        _parameter("query", "zone", "Only in this zone."),
+        _parameter(
+            "query",
+            "zone",
+            "Of each service the instances in this zone; where none fits, all others. With status: only this zone.",
+        ),
+        _parameter(
+            "query", "zone_strict", "With true only the zone counts, whatever is there.", choices=("true", "false")
+        ),
         _parameter("query", "status", "Only of this health, whatever the operator's state.", choices=STATUSES),
         _parameter("query", "index", "An index that an earlier answer gave."),
     ]

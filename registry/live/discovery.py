@@ -29,7 +29,7 @@ MAX_WAIT: Final = 600.0
 # The loop's clock is not the wall's: a wait ends a little late rather than before the state has ended.
 _LATE: Final = 0.01
 _UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
-_ONCE: Final = frozenset({"service_name", "version", "status", "zone", "index", "wait"})
+_ONCE: Final = frozenset({"service_name", "version", "status", "zone", "zone_strict", "index", "wait"})
 _ANYTHING: Final = ("", "")
 _OFTEN: Final = frozenset({"capability", "tag"})
 
@@ -61,12 +61,17 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What somebody looks for. `wait` is None when they want an answer now."""
+    """What somebody looks for. `wait` is None when they want an answer now.
+
+    `zone` is where they would like it to be: of each service the instances of that zone, and where none of those fits,
+    all others. With `zone_strict`, or with a `status` (who asks that inspects, and calls nobody), only that zone.
+    """
 
     service_name: str = ""
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     zone: str = ""
+    zone_strict: bool = False
     status: str = ""
     version: SpecifierSet | None = None
     index: Index | None = None
@@ -83,17 +88,22 @@ class Query(msgspec.Struct, frozen=True):
 
     def _fits(self, document: Document) -> bool:
         return (
-            (not self.zone or document.zone == self.zone)
-            and (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
+            (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
             and (not self.tags or set(self.tags) <= set(document.tags))
             and (self.version is None or matches(self.version, document.version))
         )
 
     def find(self, catalog: Catalog, tenant: str, now: float) -> Iterator[Instance]:
+        """In one order: by service, then by instance id."""
         for service in (self.service_name,) if self.service_name else catalog.services(tenant):
-            for instance in catalog.instances(tenant, service):
-                if self.wants(instance, now):
-                    yield instance
+            found = (each for each in catalog.instances(tenant, service) if self.wants(each, now))
+            yield from self._nearest(found) if self.zone else found
+
+    def _nearest(self, found: Iterable[Instance]) -> list[Instance]:
+        """Of one service's instances those in the zone; where there are none, the others if they may be told."""
+        every = list(found)
+        near = [instance for instance in every if instance.document.zone == self.zone]
+        return near if near or self.zone_strict or self.status else every
 
 
 def parse_query(text: str) -> Query:
@@ -113,6 +123,7 @@ def parse_query(text: str) -> Query:
     status = once.get("status", "")
     if status and status not in STATUSES:
         errors.append(_fault("status", f"Use one of {', '.join(STATUSES)}."))
+    strict = _parsed("zone_strict", once, _truth, "Use true or false.", errors)
     version = _parsed("version", once, _specifier, "Use a version or constraints like >=1.2,<2.", errors)
     index = _parsed("index", once, Index.parse, "Use an index that an answer gave.", errors)
     wait = _parsed("wait", once, _duration, "Use a duration of up to 10 minutes, like 30s or 5m.", errors)
@@ -123,6 +134,7 @@ def parse_query(text: str) -> Query:
         tuple(often["capability"]),
         tuple(often["tag"]),
         once.get("zone", ""),
+        bool(strict),
         status,
         version,
         index,
@@ -309,6 +321,12 @@ def _specifier(text: str) -> SpecifierSet:
         return SpecifierSet(text)
     except InvalidSpecifier:
         return SpecifierSet(f"=={text}")
+
+
+def _truth(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError(text)
+    return text == "true"
 
 
 def _duration(text: str) -> float:

@@ -140,7 +140,12 @@ async def test_it_finds_by_capability_tags_version_and_zone(lane: Served) -> Non
         ({"service_name": "nobody"}, []),
         ({"capability": "http_api"}, ["b", "c", "d"]),
         ({"tag": ["api", "blue"]}, ["a"]),
-        ({"tag": "api", "zone": "us"}, ["b"]),
+        ({"tag": "api", "zone": "us"}, ["b", "d"]),
+        ({"zone": "eu"}, ["a", "d"]),
+        ({"zone": "mars"}, ["a", "b", "c", "d"]),
+        ({"zone": "eu", "zone_strict": "true"}, ["a"]),
+        ({"zone": "eu", "zone_strict": "false"}, ["a", "d"]),
+        ({"zone": "mars", "status": "any"}, []),
         ({"version": ">=1,<2"}, ["a", "d"]),
         ({"version": ">=2.0rc1"}, ["b"]),
         ({"version": "1.5"}, ["a", "d"]),
@@ -537,6 +542,7 @@ async def declared_length(lane: Served, length: int) -> bytes:
         ("index=a-b&wait=soon", ["/index", "/wait"]),
         ("wait=11m", ["/wait"]),
         ("zone=a&zone=b", ["/zone"]),
+        ("zone=a&zone_strict=1", ["/zone_strict"]),
     ],
 )
 async def test_a_query_that_cannot_be_meant_is_refused(lane: Served, query: str, pointers: list[str]) -> None:
