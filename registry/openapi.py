@@ -64,7 +64,10 @@ def _paths() -> dict[str, dict[str, Any]]:
                 "Find instances. Without status: those that may get traffic. With index and wait: answers once "
                 "something relevant changed after the index, or when the time is up.",
                 {"200": _json("Who is there.", "Listing")},
-                parameters=[*filters, _parameter("query", "wait", "How long to wait for a change, like 30s.")],
+                parameters=[
+                    *filters,
+                    _parameter("query", "wait", "How long to wait for a change, like 30s: up to 10m, empty means 5m."),
+                ],
             )
         },
         "/v1/services/watch": {

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 STATUSES: Final = ("healthy", "degraded", "unhealthy", "unknown", "any")
 MAX_WAIT: Final = 600.0
+DEFAULT_WAIT: Final = 300.0
+"""Seconds, where `wait` is given without a duration; both limits are Consul's."""
+JITTER: Final = 1 / 16
 # The loop's clock is not the wall's: a wait ends a little late rather than before the state has ended.
 _LATE: Final = 0.01
 _UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
@@ -107,11 +110,16 @@ class Query(msgspec.Struct, frozen=True):
 
 
 def parse_query(text: str) -> Query:
-    """Raises Problem `validation_failed` that names every parameter at fault. Empty parameters say nothing."""
+    """Raises Problem `validation_failed` that names every parameter at fault.
+
+    Empty parameters say nothing, but for `wait`: that waits as long as is usual.
+    """
     once: dict[str, str] = {}
     often: dict[str, list[str]] = defaultdict(list)
     errors: list[Fault] = []
-    for name, value in parse_qsl(text):
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if not value and name != "wait":
+            continue
         if name in _OFTEN:
             often[name].append(value)
         elif name not in _ONCE:
@@ -251,7 +259,8 @@ class Changes:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._waiting: dict[Pair, set[asyncio.Future[bool]]] = defaultdict(set)
-        catalog.listen(self._wake)
+        catalog.listen(self._wake_those_behind)
+        catalog.watch(self._wake)
         catalog.listen_unnumbered(partial(self._wake, at_once=True))
 
     def since(self, index: Index, tenant: str, service: str) -> bool:
@@ -293,10 +302,16 @@ class Changes:
                 self._waiting.pop((tenant, service), None)
 
     def _wake(self, pairs: set[Pair], *, at_once: bool = False) -> None:
-        for pair in pairs | {(tenant, "") for tenant, _ in pairs} | {_ANYTHING}:
-            for future in self._waiting.get(pair, ()):
-                if not future.done():
-                    future.set_result(at_once)
+        for pair in pairs | {(tenant, "") for tenant, _ in pairs}:
+            self._wake_one(pair, at_once)
+
+    def _wake_those_behind(self, _pairs: set[Pair]) -> None:
+        self._wake_one(_ANYTHING, at_once=False)
+
+    def _wake_one(self, pair: Pair, at_once: bool) -> None:
+        for future in self._waiting.get(pair, ()):
+            if not future.done():
+                future.set_result(at_once)
 
 
 def _parsed(
@@ -329,7 +344,18 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
+def patience(wait: float, chance: float) -> float:
+    """How long to wait at most, in seconds: up to a sixteenth longer than asked, so that not all end together.
+
+    `chance` is a random number from 0 to 1.
+    """
+    return wait * (1 + JITTER * chance)
+
+
 def _duration(text: str) -> float:
+    """Seconds, of a duration like 30s, 5m, 250ms or 30; raises ValueError."""
+    if not text:
+        return DEFAULT_WAIT
     unit, factor = next((unit, factor) for unit, factor in _UNITS if text.endswith(unit))
     number = text.removesuffix(unit) if unit else text
     if not (number.isascii() and number.replace(".", "", 1).isdigit() and len(number) <= 10):

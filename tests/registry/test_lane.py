@@ -178,6 +178,37 @@ async def test_a_blocking_query_answers_at_once_when_it_changed_already_and_when
     assert len(ids(await asyncio.wait_for(discover(lane, index=newest, wait="50ms"), 5))) == 2
 
 
+async def test_heartbeats_and_what_checks_say_in_other_words_wake_nobody(lane: Served) -> None:
+    await register(lane, instance_id="a")
+    key, said = Key("default", "my-service", "a"), {"status": "healthy", "output": "0 jobs"}
+    await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+    index = str(await lane.node.store.put_fact(key, "probe", Fact("healthy", "GET / answered 200 in 3 ms")))
+    await eventually(lambda: lane.node.catalog.index == index)
+    async with events(lane) as stream:
+        await anext(stream)
+        polls = [
+            asyncio.create_task(discover(lane, index=index, wait="30s", **more))
+            for more in ({}, {"service_name": "my-service"})
+        ]
+        await eventually(lambda: len(lane.lane._lookout._changes._waiting) == 2)
+        await lane.http.put("/v1/services/my-service/a/heartbeat", headers=lane.key())
+        said["output"] = "7 jobs"
+        await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+        index = str(await lane.node.store.put_fact(key, "probe", Fact("healthy", "GET / answered 200 in 9 ms")))
+        await eventually(lambda: lane.node.catalog.index == index)
+        known = lane.node.catalog.get(key)
+        assert known is not None
+        assert [known.facts[kind].sentence for kind in ("reported", "probe")] == [
+            "7 jobs",
+            "GET / answered 200 in 9 ms",
+        ]
+        assert [poll.done() for poll in polls] == [False, False]
+        said["status"] = "degraded"
+        await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+        for answer in [*await asyncio.gather(*polls), (await anext(stream))[1]]:
+            assert [item["status"] for item in answer["services"]] == ["degraded"]
+
+
 async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(lane: Served) -> None:
     await register(lane, instance_id="a")
     async with events(lane) as stream:

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from registry.live.catalog import Catalog
-from registry.live.discovery import Query
+from registry.live.discovery import Query, parse_query, patience
 from registry.live.instances import Document, Fact, Instance, Key
 from registry.live.ops import Change
 
@@ -108,3 +108,13 @@ def test_a_zone_is_left_when_none_of_it_may_get_traffic(eu: tuple[Fact, ...], ex
     for name, fact in zip("ab", eu, strict=False):
         catalog.apply(Change(9, "fact", Key("default", "orders", name), kind="probe", fact=fact))
     assert [each.key.id for each in Query(zone="eu").find(catalog, "default", NOW)] == expected
+
+
+def test_a_wait_without_a_duration_is_five_minutes_and_no_wait_is_none() -> None:
+    assert parse_query("index=e-1&wait=").wait == 300
+    assert parse_query("index=e-1").wait is None
+    assert parse_query("index=e-1&wait=10m").wait == 600
+
+
+def test_a_wait_is_up_to_a_sixteenth_longer_than_asked() -> None:
+    assert [patience(32, chance) for chance in (0, 0.5, 1)] == [32, 33, 34]
