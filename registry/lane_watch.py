@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +14,7 @@ import msgspec
 from anumate.lib.problem import Problem
 from registry.lane_request import ClientGone, Request, admit
 from registry.live.catalog import Pair
-from registry.live.discovery import Changes, Ends, Items, Query, parse_query
+from registry.live.discovery import Changes, Ends, Items, Query, parse_query, patience
 from registry.live.node import Node
 from registry.live.ops import Index
 
@@ -29,8 +31,9 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 class Lookout:
     """Answers `GET /v1/services` and `GET /v1/services/watch`."""
 
-    def __init__(self, node: Node, items: Items) -> None:
+    def __init__(self, node: Node, items: Items, chance: Callable[[], float] = random.random) -> None:
         self._node = node
+        self._chance = chance
         self._items = items
         self._changes = Changes(node.catalog)
         self._keys_changed = asyncio.Event()
@@ -56,7 +59,7 @@ class Lookout:
         query = _query(request, resume=request.headers.get(b"last-event-id", b"").decode("latin-1"))
         ends = Ends(self._node.catalog, request.tenant)
         watcher = _Watcher(query, request.tenant, ends)
-        stop = self._node.catalog.listen(watcher.hear)
+        stop = self._node.catalog.watch(watcher.hear)
         gone = asyncio.ensure_future(request.gone())
         refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
         try:
@@ -115,7 +118,8 @@ class Lookout:
         if query.wait is None:
             await self._changes.catch_up(index, CATCH_UP_SECONDS)
         elif not self._changes.since(index, request.tenant, query.service_name):
-            waiting = self._changes.wait(index, request.tenant, query.service_name, query.wait)
+            seconds = patience(query.wait, self._chance())
+            waiting = self._changes.wait(index, request.tenant, query.service_name, seconds)
             changed = asyncio.ensure_future(waiting)
             gone = asyncio.ensure_future(request.gone())
             refused = asyncio.ensure_future(self._refusal(request, "registry:read"))

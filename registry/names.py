@@ -12,7 +12,7 @@ WORD: Final = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
 """Capabilities and the names of endpoints."""
 TAG: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.:/=-]{0,62}[A-Za-z0-9])?$"
 
-RESERVED_SERVICES: Final = frozenset({"register", "watch"})
+RESERVED_SERVICES: Final = frozenset({"register", "watch", "held"})
 RESERVED_INSTANCES: Final = frozenset({"state", "why", "heartbeat"})
 
 _label = re.compile(LABEL)

@@ -64,7 +64,10 @@ def _paths() -> dict[str, dict[str, Any]]:
                 "Find instances. Without status: those that may get traffic. With index and wait: answers once "
                 "something relevant changed after the index, or when the time is up.",
                 {"200": _json("Who is there.", "Listing")},
-                parameters=[*filters, _parameter("query", "wait", "How long to wait for a change, like 30s.")],
+                parameters=[
+                    *filters,
+                    _parameter("query", "wait", "How long to wait for a change, like 30s: up to 10m, empty means 5m."),
+                ],
             )
         },
         "/v1/services/watch": {
@@ -85,7 +88,14 @@ def _filters() -> list[dict[str, Any]]:
         _parameter("query", "capability", "Only with all of these capabilities.", many=True),
         _parameter("query", "tag", "Only with all of these tags.", many=True),
         _parameter("query", "version", "A version, or constraints like >=1.2,<2 (PEP 440)."),
-        _parameter("query", "zone", "Only in this zone."),
+        _parameter(
+            "query",
+            "zone",
+            "Of each service the instances in this zone; where none fits, all others. With status: only this zone.",
+        ),
+        _parameter(
+            "query", "zone_strict", "With true only the zone counts, whatever is there.", choices=("true", "false")
+        ),
         _parameter("query", "status", "Only of this health, whatever the operator's state.", choices=STATUSES),
         _parameter("query", "index", "An index that an earlier answer gave."),
     ]

@@ -3,7 +3,7 @@ from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.routers import SimpleRouter
 
-from registry import schema, views  # noqa: F401  (drf-spectacular finds the extensions once they are imported)
+from registry import held_views, schema, views  # noqa: F401  (drf-spectacular finds the extensions once they are imported)
 from registry.names import INSTANCE_ID, LABEL
 
 
@@ -24,6 +24,8 @@ router.register("v1/tenants", views.Tenants, basename="tenant")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,
+    path("v1/services/held", held_views.Held.as_view(), name="held"),
+    path("v1/services/held/release", held_views.HeldRelease.as_view(), name="held-release"),
     path("v1/services/<service:name>/state", views.ServiceState.as_view(), name="service-state"),
     path("v1/services/<service:name>/<instance:id>/state", views.InstanceState.as_view(), name="instance-state"),
     path("v1/services/<service:name>/<instance:id>/why", views.InstanceWhy.as_view(), name="instance-why"),

@@ -28,6 +28,8 @@ EMPTIES_KEPT = 1_000
 _INSTANCE = ""
 """Stands where a fact's kind would: the instance itself."""
 _NO_FACTS: dict[str, Fact] = {}
+_UNTOLD = frozenset({"check", "held"})
+"""Kinds of facts that no answer of discovery shows."""
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -65,9 +67,12 @@ class Catalog:
         self._floors: dict[str, int] = {}
         # Written by this process and shown before the stream brought it: older news about the same thing is ignored.
         self._ahead: dict[tuple[Key, str], int] = {}
+        # The numbers of those writes that watchers have yet to hear of.
+        self._early: set[int] = set()
         # Not in a store that was wiped, and kept until then for whoever registers again.
         self._held: dict[tuple[Key, str], float] = {}
         self._listeners: list[Listener] = []
+        self._watchers: list[Listener] = []
         self._unnumbered_listeners: list[Listener] = []
         self._lock = threading.Lock()
         self._heard_at = wall()
@@ -134,6 +139,11 @@ class Catalog:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
 
+    def watch(self, callback: Listener) -> Callable[[], None]:
+        """Like `listen`, but only of what discovery shows: a check that says the same in other words wakes nobody."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
+
     def listen_unnumbered(self, callback: Listener) -> None:
         """Have `callback` called for changes that the stream did not bring: the index is the same after them."""
         self._unnumbered_listeners.append(callback)
@@ -142,23 +152,27 @@ class Catalog:
 
     def apply(self, *changes: Change) -> None:
         """Take in changes of the stream, oldest first, then tell the listeners once."""
-        touched: set[Pair] = set()
+        touched, told = set[Pair](), set[Pair]()
         with self._lock:
             for change in changes:
-                self._take(change)
-                touched.add((change.key.tenant, change.key.service))
-                self._mark(change.key, change.seq)
+                pair = (change.key.tenant, change.key.service)
+                touched.add(pair)
+                if self._take(change) or change.seq in self._early:
+                    told.add(pair)
+                    self._mark(change.key, change.seq)
             if changes:
                 self._index = Index(self._index.epoch, changes[-1].seq)
                 self._forget_what_was_ahead()
-        self._tell(touched)
+        self._tell(touched, self._listeners)
+        self._tell(told, self._watchers)
 
     def absorb(self, change: Change, epoch: str) -> None:
         """Show this process's own write before the stream brings it. Listeners hear of it from the stream."""
         with self._lock:
             if epoch != self._index.epoch or change.seq <= self._index.seq:
                 return
-            self._take(change)
+            if self._take(change):
+                self._early.add(change.seq)
             self._ahead[change.key, change.kind or _INSTANCE] = change.seq
 
     def replace(self, snapshot: Snapshot) -> None:
@@ -235,13 +249,14 @@ class Catalog:
 
     # Inside, with the lock held
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: Change) -> bool:
+        """Whether discovery shows it. What came too late to be taken may have been shown, so that counts."""
         key, what = change.key, change.kind or _INSTANCE
         if change.seq and self._ahead.get((key, what), 0) > change.seq:
             if change.op == "gone":
                 self._forget_facts(key)
                 self._recompose(key.tenant, key.service, only=key.id)
-            return
+            return True
         self._held.pop((key, what), None)
         if change.op == "put":
             assert change.document is not None  # noqa: S101 (a put has one)
@@ -249,7 +264,8 @@ class Catalog:
         elif change.op == "gone":
             self._remove(key)
         else:
-            self._set_fact(key, change.kind, change.fact)
+            return self._set_fact(key, change.kind, change.fact)
+        return True
 
     def _put(self, key: Key, document: Document, registered_at: float) -> None:
         pair = (key.tenant, key.service)
@@ -276,8 +292,9 @@ class Catalog:
         if facts and "state" in facts:
             self._facts[key] = {"state": facts["state"]}
 
-    def _set_fact(self, key: Key, kind: str, fact: Fact | None) -> None:
+    def _set_fact(self, key: Key, kind: str, fact: Fact | None) -> bool:
         facts = self._facts.setdefault(key, {})
+        before = facts.get(kind)
         if fact is None:
             facts.pop(kind, None)
             if not facts:
@@ -285,6 +302,7 @@ class Catalog:
         else:
             facts[kind] = fact
         self._recompose(key.tenant, key.service, only=key.id)
+        return kind not in _UNTOLD and _shown(before) != _shown(fact)
 
     def _recompose(self, tenant: str, service_name: str, only: str = "") -> bool:
         """Build again the instances whose facts changed; without `only`, all of the service. Whether any did."""
@@ -349,6 +367,7 @@ class Catalog:
         self._since = seq
         self._floors.clear()
         self._ahead.clear()
+        self._early.clear()
         self._tenant_changed_at.clear()
         for service in self._services.values():
             service.changed_at = 0
@@ -377,14 +396,22 @@ class Catalog:
             self._floors[tenant] = max(self.floor(tenant), service.changed_at)
 
     def _forget_what_was_ahead(self) -> None:
+        if self._early:
+            self._early = {seq for seq in self._early if seq > self._index.seq}
         if self._ahead:
             self._ahead = {what: seq for what, seq in self._ahead.items() if seq > self._index.seq}
 
     def _tell(self, touched: set[Pair], listeners: list[Listener] | None = None) -> None:
+        """Without `listeners`, all that hear of numbered changes."""
         if not touched:
             return
-        for listener in list(self._listeners if listeners is None else listeners):
+        for listener in [*self._listeners, *self._watchers] if listeners is None else list(listeners):
             try:
                 listener(touched)
             except Exception:
                 logger.exception("a listener of the catalogue failed")
+
+
+def _shown(fact: Fact | None) -> tuple[str, float] | None:
+    """What an answer can show of a fact; its words are for people."""
+    return (fact.value, fact.expires_at) if fact else None

@@ -1,3 +1,3 @@
 if redis.call('EXISTS', INSTANCE) == 0 then return false end
-remove(ARGV[3], INSTANCE, FACTS_OF)
+remove(ARGV[3])
 return {epoch(), seq()}

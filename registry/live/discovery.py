@@ -26,10 +26,13 @@ T = TypeVar("T")
 
 STATUSES: Final = ("healthy", "degraded", "unhealthy", "unknown", "any")
 MAX_WAIT: Final = 600.0
+DEFAULT_WAIT: Final = 300.0
+"""Seconds, where `wait` is given without a duration; both limits are Consul's."""
+JITTER: Final = 1 / 16
 # The loop's clock is not the wall's: a wait ends a little late rather than before the state has ended.
 _LATE: Final = 0.01
 _UNITS: Final = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("", 1.0))
-_ONCE: Final = frozenset({"service_name", "version", "status", "zone", "index", "wait"})
+_ONCE: Final = frozenset({"service_name", "version", "status", "zone", "zone_strict", "index", "wait"})
 _ANYTHING: Final = ("", "")
 _OFTEN: Final = frozenset({"capability", "tag"})
 
@@ -61,12 +64,17 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What somebody looks for. `wait` is None when they want an answer now."""
+    """What somebody looks for. `wait` is None when they want an answer now.
+
+    `zone` is where they would like it to be: of each service the instances of that zone, and where none of those fits,
+    all others. With `zone_strict`, or with a `status` (who asks that inspects, and calls nobody), only that zone.
+    """
 
     service_name: str = ""
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     zone: str = ""
+    zone_strict: bool = False
     status: str = ""
     version: SpecifierSet | None = None
     index: Index | None = None
@@ -83,25 +91,35 @@ class Query(msgspec.Struct, frozen=True):
 
     def _fits(self, document: Document) -> bool:
         return (
-            (not self.zone or document.zone == self.zone)
-            and (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
+            (not self.capabilities or set(self.capabilities) <= set(document.capabilities))
             and (not self.tags or set(self.tags) <= set(document.tags))
             and (self.version is None or matches(self.version, document.version))
         )
 
     def find(self, catalog: Catalog, tenant: str, now: float) -> Iterator[Instance]:
+        """In one order: by service, then by instance id."""
         for service in (self.service_name,) if self.service_name else catalog.services(tenant):
-            for instance in catalog.instances(tenant, service):
-                if self.wants(instance, now):
-                    yield instance
+            found = (each for each in catalog.instances(tenant, service) if self.wants(each, now))
+            yield from self._nearest(found) if self.zone else found
+
+    def _nearest(self, found: Iterable[Instance]) -> list[Instance]:
+        """Of one service's instances those in the zone; where there are none, the others if they may be told."""
+        every = list(found)
+        near = [instance for instance in every if instance.document.zone == self.zone]
+        return near if near or self.zone_strict or self.status else every
 
 
 def parse_query(text: str) -> Query:
-    """Raises Problem `validation_failed` that names every parameter at fault. Empty parameters say nothing."""
+    """Raises Problem `validation_failed` that names every parameter at fault.
+
+    Empty parameters say nothing, but for `wait`: that waits as long as is usual.
+    """
     once: dict[str, str] = {}
     often: dict[str, list[str]] = defaultdict(list)
     errors: list[Fault] = []
-    for name, value in parse_qsl(text):
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if not value and name != "wait":
+            continue
         if name in _OFTEN:
             often[name].append(value)
         elif name not in _ONCE:
@@ -113,6 +131,7 @@ def parse_query(text: str) -> Query:
     status = once.get("status", "")
     if status and status not in STATUSES:
         errors.append(_fault("status", f"Use one of {', '.join(STATUSES)}."))
+    strict = _parsed("zone_strict", once, _truth, "Use true or false.", errors)
     version = _parsed("version", once, _specifier, "Use a version or constraints like >=1.2,<2.", errors)
     index = _parsed("index", once, Index.parse, "Use an index that an answer gave.", errors)
     wait = _parsed("wait", once, _duration, "Use a duration of up to 10 minutes, like 30s or 5m.", errors)
@@ -123,6 +142,7 @@ def parse_query(text: str) -> Query:
         tuple(often["capability"]),
         tuple(often["tag"]),
         once.get("zone", ""),
+        bool(strict),
         status,
         version,
         index,
@@ -239,7 +259,8 @@ class Changes:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._waiting: dict[Pair, set[asyncio.Future[bool]]] = defaultdict(set)
-        catalog.listen(self._wake)
+        catalog.listen(self._wake_those_behind)
+        catalog.watch(self._wake)
         catalog.listen_unnumbered(partial(self._wake, at_once=True))
 
     def since(self, index: Index, tenant: str, service: str) -> bool:
@@ -281,10 +302,16 @@ class Changes:
                 self._waiting.pop((tenant, service), None)
 
     def _wake(self, pairs: set[Pair], *, at_once: bool = False) -> None:
-        for pair in pairs | {(tenant, "") for tenant, _ in pairs} | {_ANYTHING}:
-            for future in self._waiting.get(pair, ()):
-                if not future.done():
-                    future.set_result(at_once)
+        for pair in pairs | {(tenant, "") for tenant, _ in pairs}:
+            self._wake_one(pair, at_once)
+
+    def _wake_those_behind(self, _pairs: set[Pair]) -> None:
+        self._wake_one(_ANYTHING, at_once=False)
+
+    def _wake_one(self, pair: Pair, at_once: bool) -> None:
+        for future in self._waiting.get(pair, ()):
+            if not future.done():
+                future.set_result(at_once)
 
 
 def _parsed(
@@ -311,7 +338,24 @@ def _specifier(text: str) -> SpecifierSet:
         return SpecifierSet(f"=={text}")
 
 
+def _truth(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError(text)
+    return text == "true"
+
+
+def patience(wait: float, chance: float) -> float:
+    """How long to wait at most, in seconds: up to a sixteenth longer than asked, so that not all end together.
+
+    `chance` is a random number from 0 to 1.
+    """
+    return wait * (1 + JITTER * chance)
+
+
 def _duration(text: str) -> float:
+    """Seconds, of a duration like 30s, 5m, 250ms or 30; raises ValueError."""
+    if not text:
+        return DEFAULT_WAIT
     unit, factor = next((unit, factor) for unit, factor in _UNITS if text.endswith(unit))
     number = text.removesuffix(unit) if unit else text
     if not (number.isascii() and number.replace(".", "", 1).isdigit() and len(number) <= 10):

@@ -68,7 +68,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False):
     """An instance with a live lease, and the facts about it. `facts` is keyed by kind, service-wide facts included.
 
     Kinds: `probe` (health checks' verdict), `reported` (what its heartbeats say), `state` (operator, of the instance),
-    `service_state` (operator, of the whole service).
+    `service_state` (operator, of the whole service), `held` (its lease lapsed in a crowd, and it still gets traffic).
     """
 
     key: Key

@@ -142,8 +142,13 @@ def put_fact(key: Key, kind: str, fact: Fact | None, *, now: float | None = None
 
 
 def sweep(limit: int = 500, *, now: float | None = None) -> Op[list[Key]]:
-    """End lapsed leases, at most `limit`; answers whose."""
+    """End lapsed leases, at most `limit`; answers whose. Of a crowd in one tenant some are held (`sweep.lua`)."""
     return _op("sweep", _keys, limit, now=now)
+
+
+def release(tenant: str, service: str = "", *, now: float | None = None) -> Op[int]:
+    """Have the next sweep end what is held of a tenant, or of one service; answers how many instances that are."""
+    return _op("release", int, f"{tenant}/{service}/" if service else f"{tenant}/", now=now)
 
 
 def stamp(*, now: float | None = None) -> Op[float]:

@@ -3,7 +3,8 @@
 local PREFIX = 'anumate:{r}:'
 local EPOCH, SEQ, CHANGES, LEASES = PREFIX .. 'epoch', PREFIX .. 'seq', PREFIX .. 'changes', PREFIX .. 'leases'
 local FACTS, SWEPT, LANE, BACK = PREFIX .. 'facts', PREFIX .. 'swept', PREFIX .. 'lane', PREFIX .. 'back'
-local INSTANCE, FACTS_OF = KEYS[1], KEYS[2]
+local COUNTS, HELD = PREFIX .. 'counts', PREFIX .. 'held'
+local INSTANCE = KEYS[1]
 local NEW_EPOCH, NOW = ARGV[1], tonumber(ARGV[2])
 local AWAY_MS, KEPT_CHANGES = 5000, 10000
 
@@ -38,26 +39,56 @@ end
 
 -- `fact` is JSON, or empty to take it away. Answers whether anything changed.
 local function set_fact(key, kind, fact)
-  if same_fact(redis.call('HGET', FACTS_OF, kind), fact) then return false end
+  local facts = PREFIX .. 'f:' .. key
+  if same_fact(redis.call('HGET', facts, kind), fact) then return false end
   if fact == '' then
-    redis.call('HDEL', FACTS_OF, kind)
-    if redis.call('EXISTS', FACTS_OF) == 0 then redis.call('SREM', FACTS, key) end
+    redis.call('HDEL', facts, kind)
+    if redis.call('EXISTS', facts) == 0 then redis.call('SREM', FACTS, key) end
   else
-    redis.call('HSET', FACTS_OF, kind, fact)
+    redis.call('HSET', facts, kind, fact)
     redis.call('SADD', FACTS, key)
   end
   changed('fact', key, 'kind', kind, 'fact', fact)
   return true
 end
 
+local function owners(key)
+  return key:match('^([^/]*)/([^/]*)/')
+end
+
+-- How many leases there are: of all ('*'), of a tenant (its name), of a service (tenant/service); and how many services
+-- a tenant has (tenant/).
+local function count(key, by)
+  local tenant, service = owners(key)
+  redis.call('HINCRBY', COUNTS, '*', by)
+  redis.call('HINCRBY', COUNTS, tenant, by)
+  local left = redis.call('HINCRBY', COUNTS, tenant .. '/' .. service, by)
+  if left == 0 then redis.call('HDEL', COUNTS, tenant .. '/' .. service) end
+  if left == 0 or left == by then redis.call('HINCRBY', COUNTS, tenant .. '/', by) end
+end
+
+local function counted(name)
+  return tonumber(redis.call('HGET', COUNTS, name) or 0)
+end
+
+-- A lease that is renewed is held no longer. Answers when it lapses.
+local function renew(key, ttl)
+  local expires = NOW + ttl * 1000
+  if redis.call('ZADD', LEASES, expires, key) == 1 then count(key, 1) end
+  if redis.call('ZREM', HELD, key) == 1 then set_fact(key, 'held', '') end
+  return expires
+end
+
 -- What was found about an instance goes with it; what an operator decided stays.
-local function remove(key, instance, facts_of)
-  redis.call('DEL', instance)
-  redis.call('ZREM', LEASES, key)
-  for _, kind in ipairs(redis.call('HKEYS', facts_of)) do
-    if kind ~= 'state' then redis.call('HDEL', facts_of, kind) end
+local function remove(key)
+  local facts = PREFIX .. 'f:' .. key
+  redis.call('DEL', PREFIX .. 'i:' .. key)
+  redis.call('ZREM', HELD, key)
+  if redis.call('ZREM', LEASES, key) == 1 then count(key, -1) end
+  for _, kind in ipairs(redis.call('HKEYS', facts)) do
+    if kind ~= 'state' then redis.call('HDEL', facts, kind) end
   end
-  if redis.call('EXISTS', facts_of) == 0 then redis.call('SREM', FACTS, key) end
+  if redis.call('EXISTS', facts) == 0 then redis.call('SREM', FACTS, key) end
   changed('gone', key)
 end
 

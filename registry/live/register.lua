@@ -9,6 +9,5 @@ if known[1] ~= doc then
   changed('put', key, 'doc', doc, 'at', at)
 end
 set_fact(key, 'check', check)
-local expires = NOW + ttl * 1000
-redis.call('ZADD', LEASES, expires, key)
+local expires = renew(key, ttl)
 return {outcome, at, expires, epoch(), seq()}

@@ -16,6 +16,9 @@ from registry.live.instances import Document, Endpoint, Fact, Health, Key
 from registry.names import INSTANCE_ID, LABEL, RESERVED_INSTANCES, RESERVED_SERVICES, TAG, WORD
 
 MAX_BODY: Final = 64 * 1024
+# Seconds. A shorter lease lapses in any pause of a network or a garbage collector; a longer one tells nothing.
+LEAST_TTL: Final = 5
+MOST_TTL: Final = 86_400
 
 
 # Python's `$` also matches before a line feed at the end; followed by this it does not.
@@ -85,7 +88,7 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: Zone = ""
     weight: Annotated[int, Meta(ge=0, le=65_535)] = 100
     metadata: Annotated[dict[Tag, Text], Meta(max_length=64)] = {}
-    lease_ttl: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    lease_ttl: Annotated[int, Meta(ge=LEAST_TTL, le=MOST_TTL)] = 30
     health_check: HealthCheckBody | None = None
 
     def key(self, tenant: str) -> Key:

@@ -55,6 +55,9 @@ class SyncStore:
     def sweep(self, limit: int = 500, *, now: float | None = None) -> list[Key]:
         return self.run(ops.sweep(limit, now=now))
 
+    def release(self, tenant: str, service: str = "", *, now: float | None = None) -> int:
+        return self.run(ops.release(tenant, service, now=now))
+
     def stamp(self, *, now: float | None = None) -> float:
         return self.run(ops.stamp(now=now))
 

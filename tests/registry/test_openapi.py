@@ -31,7 +31,7 @@ def test_a_registration_is_described_as_the_lane_decodes_it(schema: Any) -> None
     assert set(shape["required"]) == {"name", "endpoints"}
     assert shape["additionalProperties"] is False
     assert shape["properties"]["instance_id"]["nullable"] is True
-    assert shape["properties"]["lease_ttl"] == {"type": "integer", "minimum": 1, "maximum": 86400, "default": 30}
+    assert shape["properties"]["lease_ttl"] == {"type": "integer", "minimum": 5, "maximum": 86400, "default": 30}
 
 
 def test_every_reference_leads_somewhere(schema: Any) -> None:
