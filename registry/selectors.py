@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.conf import settings
-from django.db.models import Q
 
 from anumate.lib.redis import connect
 from registry.live.catalog import Catalog
@@ -14,8 +14,8 @@ from registry.live.instances import Endpoint, Fact, Instance, Key
 from registry.live.node import get_current
 from registry.live.store import SyncStore
 from registry.models import Instance as InstanceRow
-from registry.models import Service, Tenant
-from registry.services.states import live_key, state_fact
+from registry.models import Tenant, Zone
+from registry.services.states import spoken
 
 
 def catalog() -> Catalog:
@@ -31,19 +31,29 @@ def catalog() -> Catalog:
     try:
         made = Catalog()
         made.replace(SyncStore(client).snapshot())
-        made.set_states(_states())
+        made.set_states(spoken())
         return made
     finally:
         client.close()
 
 
-def _states() -> dict[Key, Fact]:
-    spoken = Q(state_since__isnull=False)
-    rows: list[Service | InstanceRow] = [
-        *Service.objects.filter(spoken).select_related("tenant"),
-        *InstanceRow.objects.filter(spoken).select_related("service__tenant"),
+def live_zones(tenant: Tenant) -> Counter[str]:
+    """The zones that live instances name, with how many do."""
+    known = catalog()
+    everyone = (each for service in known.services(tenant.name) for each in known.instances(tenant.name, service))
+    return Counter(each.document.zone for each in everyone if each.document.zone)
+
+
+def zones(tenant: Tenant) -> list[Any]:
+    """Every zone of the tenant that somebody is, or was, in; `instances` says how many are."""
+    counts = live_zones(tenant)
+    rows = {row.name: row for row in Zone.objects.filter(tenant=tenant)}
+    found: list[Any] = [
+        rows.get(name) or Zone(tenant=tenant, name=name) for name in sorted(rows.keys() | counts.keys())
     ]
-    return {live_key(row): fact for row in rows if (fact := state_fact(row))}
+    for zone in found:
+        zone.instances = counts[zone.name]
+    return found
 
 
 class Why(NamedTuple):
@@ -74,7 +84,7 @@ def why(instance: Instance, now: float) -> Why:
     """Pure: what the facts about a live instance come to."""
     health, state = instance.health, instance.state(now)
     if state != "enabled":
-        sentence = f"It gets no traffic. {_state_in_force(instance, state, now).sentence.rstrip('.')}."
+        sentence = f"It gets no traffic. {next(instance.words(now))[1].sentence.rstrip('.')}."
     elif health == "unhealthy":
         said = (f.sentence for k in ("probe", "reported") if (f := instance.facts.get(k)) and f.value == "unhealthy")
         sentence = f"It gets no traffic: it is unhealthy. {next(said, '')}".strip()
@@ -83,14 +93,6 @@ def why(instance: Instance, now: float) -> Why:
     else:
         sentence = f"It gets traffic: it holds a lease, is enabled and {health}."
     return Why(instance.eligible(now), sentence, health, state, True, instance.facts)
-
-
-def _state_in_force(instance: Instance, state: str, now: float) -> Fact:
-    for kind in ("state", "service_state"):
-        fact = instance.facts.get(kind)
-        if fact and fact.value == state and not (fact.expires_at and fact.expires_at <= now):
-            return fact
-    return Fact(state)
 
 
 def scrape_targets(tenant: Tenant) -> Iterator[dict[str, Any]]:

@@ -198,11 +198,23 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class StateSerializer(Strict):
-    """What an operator wants of an instance or a service."""
+    """What an operator wants of an instance, a service or a zone. The nearest word to an instance decides."""
 
     state = serializers.ChoiceField(choices=OperatorState.State.choices)
     reason = Text(max_length=500, required=False, allow_blank=True, default="")
     expires_at = Future(required=False, allow_null=True, default=None)
+    weight = Whole(
+        min_value=0,
+        max_value=1000,
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="In place of the weight that instances registered with; null leaves theirs.",
+    )
+
+
+class UndoSerializer(Strict):
+    reason = Text(max_length=500, required=False, allow_blank=True, default="")
 
 
 class StateShownSerializer(serializers.Serializer[Any]):
@@ -211,6 +223,12 @@ class StateShownSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(source="state_actor")
     since = serializers.DateTimeField(source="state_since")
     expires_at = serializers.DateTimeField(source="state_expires_at", allow_null=True)
+    weight = serializers.IntegerField(source="state_weight", allow_null=True)
+
+
+class ZoneSerializer(StateShownSerializer):
+    name = serializers.CharField()
+    instances = serializers.IntegerField(help_text="How many live ones are in it.")
 
 
 class Moment(serializers.FloatField):

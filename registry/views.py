@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema
+from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -15,8 +16,8 @@ from rest_framework.views import APIView
 
 from anumate.lib.problem import Problem
 from registry import selectors
-from registry.auth import caller_of
-from registry.models import ApiKey, Tenant
+from registry.auth import Caller, caller_of
+from registry.models import ApiKey, Instance, Service, Tenant, Zone
 from registry.resources import TenantResource
 from registry.serializers import (
     ApiKeySerializer,
@@ -25,7 +26,9 @@ from registry.serializers import (
     StateSerializer,
     StateShownSerializer,
     TenantSerializer,
+    UndoSerializer,
     WhySerializer,
+    ZoneSerializer,
 )
 from registry.services import keys, operator, tenants
 
@@ -102,33 +105,94 @@ class Tenants(TenantResource):
             raise Problem("scope_missing", "Only who runs the installation manages tenants.")
 
 
-class ServiceState(APIView):
-    """What an operator wants of a whole service."""
+class OperatorView(APIView):
+    """What operators say; a subclass finds whom they mean, by what stands in the path."""
 
     scopes: ClassVar = {"write": "registry:write"}
+
+    def target(self, caller: Caller, name: str, id: str = "") -> Service | Instance | Zone:
+        return operator.find_target(caller.actor, caller.tenant, name, id)
+
+    def set(self, request: Request, **named: str) -> Response:
+        wanted = StateSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        caller = caller_of(request)
+        target = operator.set_state(caller.actor, self.target(caller, **named), **wanted.validated_data)
+        return Response(StateShownSerializer(target).data)
+
+    def undo(self, request: Request, **named: str) -> Response:
+        wanted = UndoSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        caller = caller_of(request)
+        target = operator.undo(caller.actor, self.target(caller, **named), **wanted.validated_data)
+        return Response(StateShownSerializer(target).data)
+
+
+class ServiceState(OperatorView):
+    """What an operator wants of a whole service. It comes before what is wanted of a zone."""
 
     @extend_schema(operation_id="services_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str) -> Response:
-        return _set_state(request, name)
+        return self.set(request, name=name)
 
 
-class InstanceState(APIView):
+class ServiceStateUndo(OperatorView):
+    """Back to what was wanted of the service before the last change."""
+
+    @extend_schema(operation_id="services_state_undo", request=UndoSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str) -> Response:
+        return self.undo(request, name=name)
+
+
+class InstanceState(OperatorView):
     """What an operator wants of one instance. Its own state comes before its service's."""
-
-    scopes: ClassVar = {"write": "registry:write"}
 
     @extend_schema(operation_id="services_instance_state", request=StateSerializer, responses=StateShownSerializer)
     def post(self, request: Request, name: str, id: str) -> Response:
-        return _set_state(request, name, id)
+        return self.set(request, name=name, id=id)
 
 
-def _set_state(request: Request, name: str, id: str = "") -> Response:
-    caller = caller_of(request)
-    wanted = StateSerializer(data=request.data)
-    wanted.is_valid(raise_exception=True)
-    target = operator.find_target(caller.actor, caller.tenant, name, id)
-    operator.set_state(caller.actor, target, **wanted.validated_data)
-    return Response(StateShownSerializer(target).data)
+class InstanceStateUndo(OperatorView):
+    """Back to what was wanted of the instance before the last change."""
+
+    @extend_schema(operation_id="services_instance_state_undo", request=UndoSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str, id: str) -> Response:
+        return self.undo(request, name=name, id=id)
+
+
+class ZoneOperatorView(OperatorView):
+    def target(self, caller: Caller, name: str, id: str = "") -> Zone:
+        return operator.find_zone(caller.tenant, name)
+
+
+class ZoneState(ZoneOperatorView):
+    """What an operator wants of every instance in a zone of whose service, or of which itself, nothing else is said."""
+
+    @extend_schema(operation_id="zones_state", request=StateSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str) -> Response:
+        return self.set(request, name=name)
+
+
+class ZoneStateUndo(ZoneOperatorView):
+    """Back to what was wanted of the zone before the last change."""
+
+    @extend_schema(operation_id="zones_state_undo", request=UndoSerializer, responses=StateShownSerializer)
+    def post(self, request: Request, name: str) -> Response:
+        return self.undo(request, name=name)
+
+
+class Zones(GenericAPIView[Any]):
+    """The zones that instances of the tenant run in, and what operators want of them."""
+
+    scopes: ClassVar = {"read": "registry:read"}
+    serializer_class = ZoneSerializer
+    queryset = Zone.objects.none()
+    filter_backends = ()
+
+    @extend_schema(operation_id="zones_list", responses=ZoneSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        page: Any = self.paginate_queryset(selectors.zones(caller_of(request).tenant))
+        return self.get_paginated_response(ZoneSerializer(page, many=True).data)
 
 
 class InstanceWhy(APIView):

@@ -2,7 +2,7 @@
 
 from registry.models.access import ApiKey, Member, Tenant, TenantHost
 from registry.models.audit import AuditEntry, Revision
-from registry.models.catalogue import Instance, OperatorState, Service
+from registry.models.catalogue import Instance, OperatorState, Service, Zone
 
 __all__ = [
     "ApiKey",
@@ -14,4 +14,5 @@ __all__ = [
     "Service",
     "Tenant",
     "TenantHost",
+    "Zone",
 ]

@@ -22,7 +22,7 @@ from registry.live import ops
 from registry.live.instances import Key
 from registry.live.ops import Index, Known
 from registry.live.store import SyncStore
-from registry.models import Instance, Service, Tenant
+from registry.models import Instance, Service, Tenant, Zone
 
 PLACE: Final = ops.PREFIX + "projected"
 TURN: Final = ops.PREFIX + "projecting"
@@ -102,7 +102,7 @@ def _end_absent(known: Mapping[Key, Known]) -> int:
 
 
 def _write(known: Mapping[Key, Known]) -> int:
-    keys = [key for key in known if key.id]
+    keys = [key for key in known if key.id and key.service]
     return sum(_write_chunk({key: known[key] for key in keys[i : i + CHUNK]}) for i in range(0, len(keys), CHUNK))
 
 
@@ -119,6 +119,8 @@ def _write_chunk(known: Mapping[Key, Known]) -> int:
         # Setting the state of an instance may make its row at this moment; then the next full turn fills it in.
         Instance.objects.bulk_create(new, ignore_conflicts=True)
         Instance.objects.bulk_update(changed, _WRITTEN, batch_size=100)
+        zones = {(row.service.tenant_id, row.zone) for row in (*new, *changed) if row.zone}
+        Zone.objects.bulk_create([Zone(tenant_id=t, name=zone) for t, zone in sorted(zones)], ignore_conflicts=True)
     return len(new) + len(changed)
 
 
@@ -153,7 +155,9 @@ def _find_services(known: Mapping[Key, Known]) -> dict[tuple[str, str], Service]
 
 def _rows(known: Mapping[Key, Known], services: Mapping[tuple[str, str], Service]) -> dict[Key, Instance]:
     names = {service.pk: pair for pair, service in services.items()}
-    rows = Instance.objects.filter(service__in=names, instance_id__in={key.id for key in known})
+    rows = Instance.objects.select_related("service").filter(
+        service__in=names, instance_id__in={key.id for key in known}
+    )
     found = {Key(*names[row.service_id], row.instance_id): row for row in rows}
     return {key: row for key, row in found.items() if key in known}
 
