@@ -87,6 +87,17 @@ def status(tenant: Tenant, catalog: Catalog, client: redis.Redis, service: str =
     }
 
 
+def checked(tenant: Tenant, instances: Sequence[Instance], client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
+    """Each check of these instances of one service, with its last result, by the id of the instance."""
+    configured = configured_checks(tenant.name)
+    checks = [(each, checks_of(each, configured.get((tenant.name, each.key.service), ()))) for each in instances]
+    known = histories(client, [Member(each.key, check.id) for each, found in checks for check in found])
+    return {
+        each.key.id: [_check(each, check, known[Member(each.key, check.id)]) for check in found]
+        for each, found in checks
+    }
+
+
 def _service(name: str, instances: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "status": _worst(each["status"] for each in instances), "instances": instances}
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from django.conf import settings
 
 from anumate.lib.redis import connect
 from registry.live.catalog import Catalog
-from registry.live.instances import Endpoint, Fact, Instance, Key
+from registry.live.instances import Endpoint, Instance
 from registry.live.node import get_current
 from registry.live.store import SyncStore
-from registry.models import Instance as InstanceRow
 from registry.models import Tenant, Zone
 from registry.services.states import spoken
 
@@ -54,45 +53,6 @@ def zones(tenant: Tenant) -> list[Any]:
     for zone in found:
         zone.instances = counts[zone.name]
     return found
-
-
-class Why(NamedTuple):
-    """Whether an instance gets traffic, the sentence why, and the facts behind it."""
-
-    eligible: bool
-    sentence: str
-    health: str
-    state: str
-    live: bool
-    facts: Mapping[str, Fact]
-
-
-def why_of(tenant: Tenant, service: str, instance_id: str, now: float) -> Why | None:
-    """None when nobody has heard of the instance."""
-    live = catalog().get(Key(tenant.name, service, instance_id))
-    if live is not None:
-        return why(live, now)
-    row = InstanceRow.objects.filter(service__tenant=tenant, service__name=service, instance_id=instance_id).first()
-    if row is None:
-        return None
-    since = f" since {row.gone_at:%Y-%m-%d %H:%M:%S} UTC" if row.gone_at else ""
-    sentence = f"It gets no traffic: it holds no lease{since}. It deregistered, or its heartbeats stopped."
-    return Why(False, sentence, "unknown", row.state, False, {})
-
-
-def why(instance: Instance, now: float) -> Why:
-    """Pure: what the facts about a live instance come to."""
-    health, state = instance.health, instance.state(now)
-    if state != "enabled":
-        sentence = f"It gets no traffic. {next(instance.words(now))[1].sentence.rstrip('.')}."
-    elif health == "unhealthy":
-        said = (f.sentence for k in ("probe", "reported") if (f := instance.facts.get(k)) and f.value == "unhealthy")
-        sentence = f"It gets no traffic: it is unhealthy. {next(said, '')}".strip()
-    elif health == "unknown":
-        sentence = "It gets traffic: it holds a lease and is enabled; its health is not known yet."
-    else:
-        sentence = f"It gets traffic: it holds a lease, is enabled and {health}."
-    return Why(instance.eligible(now), sentence, health, state, True, instance.facts)
 
 
 def scrape_targets(tenant: Tenant) -> Iterator[dict[str, Any]]:

@@ -246,15 +246,41 @@ class FactSerializer(serializers.Serializer[Any]):
     expires_at = Moment()
 
 
-class WhySerializer(serializers.Serializer[Any]):
-    name = serializers.CharField()
+class FindingSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField(help_text="lease, check, health, state, zone, version, route, breaker …")
+    sentence = serializers.CharField()
+    blocks = serializers.BooleanField(help_text="This alone keeps traffic away.")
+    since = Moment()
+    until = Moment()
+    source = serializers.CharField()  # type: ignore[assignment]
+    details = serializers.DictField()
+
+
+class InstanceWhySerializer(serializers.Serializer[Any]):
     instance_id = serializers.CharField()
     eligible = serializers.BooleanField(help_text="Whether the gateway sends it requests.")
     sentence = serializers.CharField()
     health = serializers.ChoiceField(choices=Instance.Health.choices)
     state = serializers.ChoiceField(choices=OperatorState.State.choices)
+    decided_by = serializers.CharField(help_text="Whose word is in force: instance, service or zone; empty: nobody's.")
+    weight = serializers.IntegerField(help_text="Its share of the traffic, an operator's word included.")
+    zone = serializers.CharField()
     live = serializers.BooleanField(help_text="Whether it holds a lease.")
     facts = serializers.DictField(child=FactSerializer())
+    findings = FindingSerializer(many=True)
+
+
+class WhySerializer(InstanceWhySerializer):
+    name = serializers.CharField()
+
+
+class ServiceWhySerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    eligible = serializers.IntegerField(help_text="How many instances the gateway sends requests.")
+    live = serializers.IntegerField(help_text="How many instances hold a lease.")
+    sentence = serializers.CharField()
+    findings = FindingSerializer(many=True)
+    instances = InstanceWhySerializer(many=True)
 
 
 class ScrapeTargetSerializer(serializers.Serializer[Any]):

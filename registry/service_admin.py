@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 
 from anumate.lib.problem import Problem
+from anumate.lib.redis import UNAVAILABLE
+from registry import why
 from registry.forms import StateActionForm, WordForm
 from registry.models import Instance, Member, OperatorState, Service, Zone
 from registry.services import operator
@@ -19,6 +25,19 @@ from registry.tenant_admin import ReadOnlyAdmin, TenantAdmin, TenantFilter, acto
 
 HEALTH_COLOURS = {"healthy": "success", "degraded": "warning", "unhealthy": "danger"}
 STATE_COLOURS = {"enabled": "success", "draining": "warning", "maintenance": "info"}
+
+
+def explained(ask: Callable[[], why.Why | why.ServiceWhy | None]) -> SafeString:
+    """The sentence and every finding, for a page that opens also while the store is away."""
+    try:
+        found = ask()
+    except UNAVAILABLE:
+        return format_html("{}", "The live state is away.")
+    if found is None:
+        return format_html("{}", "Nobody has heard of it.")
+    rows = [(each.kind, each.sentence, " (this keeps traffic away)" if each.blocks else "") for each in found.findings]
+    sentence = format_html("<p><strong>{}</strong></p>", found.sentence)
+    return sentence + format_html_join("", "<div>{}: {}{}</div>", rows)
 
 
 class StateActions(TenantAdmin):
@@ -81,6 +100,7 @@ class ServiceAdmin(StateActions):
     list_select_related: ClassVar = ["tenant"]
     search_fields: ClassVar = ["name", "description"]
     fields: ClassVar = ["tenant", "name", "description"]
+    readonly_fields: ClassVar = ["why"]
     ordering: ClassVar = ["tenant__name", "name"]  # a query that counts forgets the model's own
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
@@ -91,6 +111,13 @@ class ServiceAdmin(StateActions):
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         """Routes, keys of the live state and the instances themselves know it by its name."""
         return [*super().get_readonly_fields(request, obj), *(["name"] if obj is not None else [])]
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return [*super().get_fields(request, obj), *(["why"] if obj is not None else [])]
+
+    @display(description="Why it gets traffic, or does not")
+    def why(self, service: Service) -> SafeString:
+        return explained(lambda: why.why_service(service.tenant, service.name, time.time()))
 
     @display(description="Live instances", ordering="live_count")
     def live_instances(self, service: Any) -> int:
@@ -115,6 +142,15 @@ class InstanceAdmin(StateActions, ReadOnlyAdmin):
     list_select_related: ClassVar = ["service__tenant"]
     search_fields: ClassVar = ["instance_id", "service__name", "version", "zone"]
     ordering: ClassVar = ["service__name", "instance_id"]
+    readonly_fields: ClassVar = ["why"]
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return ["why", *(name for name in super().get_fields(request, obj) if name != "why")]
+
+    @display(description="Why it gets traffic, or does not")
+    def why(self, row: Instance) -> SafeString:
+        service = row.service
+        return explained(lambda: why.why_of(service.tenant, service.name, row.instance_id, time.time()))
 
     @display(description="Health", label=HEALTH_COLOURS, ordering="health")
     def shown_health(self, instance: Instance) -> str:

@@ -37,6 +37,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         views.InstanceStateUndo.as_view(),
         name="instance-state-undo",
     ),
+    path("v1/services/<service:name>/why", views.ServiceWhy.as_view(), name="service-why"),
     path("v1/zones", views.Zones.as_view(), name="zones"),
     path("v1/zones/<zone:name>/state", views.ZoneState.as_view(), name="zone-state"),
     path("v1/zones/<zone:name>/state/undo", views.ZoneStateUndo.as_view(), name="zone-state-undo"),

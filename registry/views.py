@@ -15,7 +15,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from anumate.lib.problem import Problem
-from registry import selectors
+from registry import selectors, why
 from registry.auth import Caller, caller_of
 from registry.models import ApiKey, Instance, Service, Tenant, Zone
 from registry.resources import TenantResource
@@ -23,6 +23,7 @@ from registry.serializers import (
     ApiKeySerializer,
     NewApiKeySerializer,
     ScrapeTargetSerializer,
+    ServiceWhySerializer,
     StateSerializer,
     StateShownSerializer,
     TenantSerializer,
@@ -196,16 +197,30 @@ class Zones(GenericAPIView[Any]):
 
 
 class InstanceWhy(APIView):
-    """The sentence why an instance gets traffic or does not, and the facts behind it."""
+    """The sentence why an instance gets traffic or does not, and the findings behind it."""
 
     scopes: ClassVar = {"read": "registry:read"}
 
     @extend_schema(responses=WhySerializer)
     def get(self, request: Request, name: str, id: str) -> Response:
-        found = selectors.why_of(caller_of(request).tenant, name, id, time.time())
+        found = why.why_of(caller_of(request).tenant, name, id, time.time())
         if found is None:
             raise Problem("not_found", "There is no such instance.")
         return Response(WhySerializer({"name": name, "instance_id": id, **found._asdict()}).data)
+
+
+class ServiceWhy(APIView):
+    """The sentence why a service gets traffic or does not, and the same of each of its instances."""
+
+    scopes: ClassVar = {"read": "registry:read"}
+
+    @extend_schema(operation_id="services_why", responses=ServiceWhySerializer)
+    def get(self, request: Request, name: str) -> Response:
+        found = why.why_service(caller_of(request).tenant, name, time.time())
+        if found is None:
+            raise Problem("not_found", "There is no such service.")
+        instances = [{"instance_id": id, **one._asdict()} for id, one in found.instances.items()]
+        return Response(ServiceWhySerializer({"name": name, **found._asdict(), "instances": instances}).data)
 
 
 class ScrapeTargets(APIView):
