@@ -6,7 +6,9 @@ class HealthConfig(AppConfig):
     verbose_name = "Health"
 
     def ready(self) -> None:
+        from health.selectors import journal
         from health.why import checks
-        from registry.why import provide
+        from registry import timeline, why
 
-        provide("check", checks)
+        why.provide("check", checks)
+        timeline.provide(journal)

@@ -19,6 +19,7 @@ from health.verdict import Thresholds
 from registry.live.catalog import Catalog
 from registry.live.instances import Fact, Health, Instance
 from registry.models import Tenant
+from registry.timeline import Entry, Journal
 
 # For people, not knowing is worse than knowing that all is well.
 WORST_FIRST: Final[tuple[Health, ...]] = ("unhealthy", "degraded", "unknown", "healthy")
@@ -60,6 +61,19 @@ def incidents(tenant: Tenant) -> QuerySet[Flip]:
     ).order_by("pk")
     flips = Flip.objects.filter(tenant=tenant, new__in=ILL)
     return flips.annotate(ended_at=Subquery(later.values("at")[:1]))
+
+
+def journal(tenant: Tenant, service: str, instance_id: str = "") -> Journal:
+    """The flips of a service, or of one instance, for its timeline."""
+    rows = Flip.objects.filter(tenant=tenant, service=service)
+    if instance_id:
+        rows = rows.filter(instance_id=instance_id)
+    return Journal(rows.order_by("-at", "-pk"), _tell)
+
+
+def _tell(flip: Flip) -> Entry:
+    sentence = f"It went from {flip.old} to {flip.new}: {flip.sentence}"
+    return Entry(flip.at, "flip", flip.instance_id, sentence, details={"from": flip.old, "to": flip.new})
 
 
 def status(tenant: Tenant, catalog: Catalog, client: redis.Redis, service: str = "") -> dict[str, Any]:

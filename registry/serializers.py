@@ -283,6 +283,17 @@ class ServiceWhySerializer(serializers.Serializer[Any]):
     instances = InstanceWhySerializer(many=True)
 
 
+class EntrySerializer(serializers.Serializer[Any]):
+    """One thing that happened."""
+
+    at = serializers.DateTimeField()
+    kind = serializers.CharField(help_text="joined, left, version_changed, state_changed or flip (of its health)")
+    instance_id = serializers.CharField(help_text="Empty: the whole service.")
+    sentence = serializers.CharField()
+    version = serializers.CharField()
+    details = serializers.DictField()
+
+
 class ScrapeTargetSerializer(serializers.Serializer[Any]):
     targets = serializers.ListField(child=serializers.CharField())
     labels = serializers.DictField(child=serializers.CharField())

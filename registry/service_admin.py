@@ -22,9 +22,12 @@ from registry.forms import StateActionForm, WordForm
 from registry.models import Instance, Member, OperatorState, Service, Zone
 from registry.services import operator
 from registry.tenant_admin import ReadOnlyAdmin, TenantAdmin, TenantFilter, actor_of
+from registry.timeline import Timeline
 
 HEALTH_COLOURS = {"healthy": "success", "degraded": "warning", "unhealthy": "danger"}
 STATE_COLOURS = {"enabled": "success", "draining": "warning", "maintenance": "info"}
+SHOWN = 30
+"""How many entries of a timeline a page has."""
 
 
 def explained(ask: Callable[[], why.Why | why.ServiceWhy | None]) -> SafeString:
@@ -38,6 +41,12 @@ def explained(ask: Callable[[], why.Why | why.ServiceWhy | None]) -> SafeString:
     rows = [(each.kind, each.sentence, " (this keeps traffic away)" if each.blocks else "") for each in found.findings]
     sentence = format_html("<p><strong>{}</strong></p>", found.sentence)
     return sentence + format_html_join("", "<div>{}: {}{}</div>", rows)
+
+
+def happened(timeline: Timeline) -> SafeString:
+    """The newest entries of a timeline."""
+    rows = [(f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.instance_id, entry.sentence) for entry in timeline[:SHOWN]]
+    return format_html_join("", "<div>{} <b>{}</b> {}</div>", rows) or format_html("{}", "Nothing yet.")
 
 
 class StateActions(TenantAdmin):
@@ -100,7 +109,7 @@ class ServiceAdmin(StateActions):
     list_select_related: ClassVar = ["tenant"]
     search_fields: ClassVar = ["name", "description"]
     fields: ClassVar = ["tenant", "name", "description"]
-    readonly_fields: ClassVar = ["why"]
+    readonly_fields: ClassVar = ["why", "history"]
     ordering: ClassVar = ["tenant__name", "name"]  # a query that counts forgets the model's own
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
@@ -113,11 +122,15 @@ class ServiceAdmin(StateActions):
         return [*super().get_readonly_fields(request, obj), *(["name"] if obj is not None else [])]
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
-        return [*super().get_fields(request, obj), *(["why"] if obj is not None else [])]
+        return [*super().get_fields(request, obj), *(self.readonly_fields if obj is not None else [])]
 
     @display(description="Why it gets traffic, or does not")
     def why(self, service: Service) -> SafeString:
         return explained(lambda: why.why_service(service.tenant, service.name, time.time()))
+
+    @display(description="What happened, newest first")
+    def history(self, service: Service) -> SafeString:
+        return happened(Timeline(service.tenant, service.name))
 
     @display(description="Live instances", ordering="live_count")
     def live_instances(self, service: Any) -> int:
@@ -142,15 +155,20 @@ class InstanceAdmin(StateActions, ReadOnlyAdmin):
     list_select_related: ClassVar = ["service__tenant"]
     search_fields: ClassVar = ["instance_id", "service__name", "version", "zone"]
     ordering: ClassVar = ["service__name", "instance_id"]
-    readonly_fields: ClassVar = ["why"]
+    readonly_fields: ClassVar = ["why", "history"]
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
-        return ["why", *(name for name in super().get_fields(request, obj) if name != "why")]
+        told = self.readonly_fields
+        return [*told, *(name for name in super().get_fields(request, obj) if name not in told)]
 
     @display(description="Why it gets traffic, or does not")
     def why(self, row: Instance) -> SafeString:
         service = row.service
         return explained(lambda: why.why_of(service.tenant, service.name, row.instance_id, time.time()))
+
+    @display(description="What happened, newest first")
+    def history(self, row: Instance) -> SafeString:
+        return happened(Timeline(row.service.tenant, row.service.name, row.instance_id))
 
     @display(description="Health", label=HEALTH_COLOURS, ordering="health")
     def shown_health(self, instance: Instance) -> str:

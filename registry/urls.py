@@ -38,6 +38,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="instance-state-undo",
     ),
     path("v1/services/<service:name>/why", views.ServiceWhy.as_view(), name="service-why"),
+    path("v1/services/<service:name>/history", views.ServiceHistory.as_view(), name="service-history"),
+    path(
+        "v1/services/<service:name>/<instance:id>/history",
+        views.InstanceHistory.as_view(),
+        name="instance-history",
+    ),
     path("v1/zones", views.Zones.as_view(), name="zones"),
     path("v1/zones/<zone:name>/state", views.ZoneState.as_view(), name="zone-state"),
     path("v1/zones/<zone:name>/state/undo", views.ZoneStateUndo.as_view(), name="zone-state-undo"),

@@ -21,6 +21,7 @@ from registry.models import ApiKey, Instance, Service, Tenant, Zone
 from registry.resources import TenantResource
 from registry.serializers import (
     ApiKeySerializer,
+    EntrySerializer,
     NewApiKeySerializer,
     ScrapeTargetSerializer,
     ServiceWhySerializer,
@@ -32,6 +33,7 @@ from registry.serializers import (
     ZoneSerializer,
 )
 from registry.services import keys, operator, tenants
+from registry.timeline import Timeline
 
 
 class ApiKeyFilter(filters.FilterSet):
@@ -221,6 +223,39 @@ class ServiceWhy(APIView):
             raise Problem("not_found", "There is no such service.")
         instances = [{"instance_id": id, **one._asdict()} for id, one in found.instances.items()]
         return Response(ServiceWhySerializer({"name": name, **found._asdict(), "instances": instances}).data)
+
+
+class HistoryView(GenericAPIView[Any]):
+    """What happened: who joined and left, versions, operators' words, and how health went. Newest first, 90 days."""
+
+    scopes: ClassVar = {"read": "registry:read"}
+    serializer_class = EntrySerializer
+    queryset = Service.objects.none()
+    filter_backends = ()
+
+    def told(self, request: Request, name: str, id: str = "") -> Response:
+        tenant = caller_of(request).tenant
+        timeline: Any = Timeline(tenant, name, id)
+        if not Service.objects.filter(tenant=tenant, name=name).exists() and not timeline.count():
+            raise Problem("not_found", "There is no such service.")
+        page = self.paginate_queryset(timeline)
+        return self.get_paginated_response(EntrySerializer(page, many=True).data)
+
+
+class ServiceHistory(HistoryView):
+    """What happened to a service and its instances, newest first; kept for 90 days."""
+
+    @extend_schema(operation_id="services_history", responses=EntrySerializer(many=True))
+    def get(self, request: Request, name: str) -> Response:
+        return self.told(request, name)
+
+
+class InstanceHistory(HistoryView):
+    """What happened to an instance, and to its service as a whole, newest first; kept for 90 days."""
+
+    @extend_schema(operation_id="services_instance_history", responses=EntrySerializer(many=True))
+    def get(self, request: Request, name: str, id: str) -> Response:
+        return self.told(request, name, id)
 
 
 class ScrapeTargets(APIView):

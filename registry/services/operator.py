@@ -18,6 +18,7 @@ from registry.live.instances import Fact, Key
 from registry.live.store import SyncStore
 from registry.models import Instance, OperatorState, Service, Tenant, Zone
 from registry.selectors import catalog, live_zones
+from registry.services import history
 from registry.services.catalogue import ensure_service
 from registry.services.changes import Actor, change
 from registry.services.states import live_key, state_fact
@@ -74,6 +75,7 @@ def _say(actor: Actor, action: str, target: T, word: Callable[[T], dict[str, Any
         for name, value in values.items():
             setattr(target, name, value)
         target.save(update_fields=_WORD)
+        history.record(history.spoke(target))
         transaction.on_commit(partial(_announce, live_key(target), state_fact(target)))
     return target
 
@@ -138,7 +140,8 @@ def find_target(actor: Actor, tenant: Tenant, service: str, instance_id: str = "
     owner = ensure_service(actor, tenant, service)
     if not instance_id:
         return owner
-    return rows.get_or_create(service=owner, instance_id=instance_id)[0]
+    # Not live until the projection has seen it, so that its joining is told.
+    return rows.get_or_create(service=owner, instance_id=instance_id, defaults={"live": False})[0]
 
 
 def _is_live(key: Key) -> bool:
