@@ -19,6 +19,7 @@ from health.verdict import Thresholds
 from registry.live.catalog import Catalog
 from registry.live.instances import Fact, Health, Instance
 from registry.models import Tenant
+from registry.timeline import Entry, Journal
 
 # For people, not knowing is worse than knowing that all is well.
 WORST_FIRST: Final[tuple[Health, ...]] = ("unhealthy", "degraded", "unknown", "healthy")
@@ -62,6 +63,19 @@ def incidents(tenant: Tenant) -> QuerySet[Flip]:
     return flips.annotate(ended_at=Subquery(later.values("at")[:1]))
 
 
+def journal(tenant: Tenant, service: str, instance_id: str = "") -> Journal:
+    """The flips of a service, or of one instance, for its timeline."""
+    rows = Flip.objects.filter(tenant=tenant, service=service)
+    if instance_id:
+        rows = rows.filter(instance_id=instance_id)
+    return Journal(rows.order_by("-at", "-pk"), _tell)
+
+
+def _tell(flip: Flip) -> Entry:
+    sentence = f"It went from {flip.old} to {flip.new}: {flip.sentence}"
+    return Entry(flip.at, "flip", flip.instance_id, sentence, details={"from": flip.old, "to": flip.new})
+
+
 def status(tenant: Tenant, catalog: Catalog, client: redis.Redis, service: str = "") -> dict[str, Any]:
     """How the tenant's services are, down to the last result of each check."""
     names = [service] if service else catalog.services(tenant.name)
@@ -84,6 +98,17 @@ def status(tenant: Tenant, catalog: Catalog, client: redis.Redis, service: str =
         "status": _worst(one["status"] for one in services),
         "services": services,
         "counts": {health: counts[health] for health in WORST_FIRST},
+    }
+
+
+def checked(tenant: Tenant, instances: Sequence[Instance], client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
+    """Each check of these instances of one service, with its last result, by the id of the instance."""
+    configured = configured_checks(tenant.name)
+    checks = [(each, checks_of(each, configured.get((tenant.name, each.key.service), ()))) for each in instances]
+    known = histories(client, [Member(each.key, check.id) for each, found in checks for check in found])
+    return {
+        each.key.id: [_check(each, check, known[Member(each.key, check.id)]) for check in found]
+        for each, found in checks
     }
 
 

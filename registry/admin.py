@@ -1,4 +1,4 @@
-"""The registry for people: tenants and who may, services and instances, and the audit."""
+"""The registry for people: tenants and who may, and the audit. `service_admin` has services, instances and zones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from registry import service_admin  # noqa: F401  (registers its pages)
 from registry.forms import ApiKeyForm, MemberForm, ReasonActionForm, TenantForm
-from registry.models import ApiKey, AuditEntry, Instance, Member, OperatorState, Revision, Service, Tenant, TenantHost
-from registry.services import keys, operator, tenants
+from registry.models import ApiKey, AuditEntry, Member, Revision, Tenant, TenantHost
+from registry.services import keys, tenants
 from registry.tenant_admin import PartInline, ReadOnlyAdmin, TenantAdmin, TenantFilter, actor_of, is_superuser
-
-HEALTH_COLOURS = {"healthy": "success", "degraded": "warning", "unhealthy": "danger"}
-STATE_COLOURS = {"enabled": "success", "draining": "warning", "maintenance": "info"}
 
 
 class TenantHostInline(PartInline):
@@ -148,91 +146,6 @@ class ApiKeyAdmin(TenantAdmin):
         reason = request.POST.get("reason", "")
         revoked = sum(keys.revoke_key(actor_of(request), key, reason=reason) for key in queryset)
         self.message_user(request, f"{revoked} revoked. They stop working within a second.", messages.SUCCESS)
-
-
-class StateActions(TenantAdmin):
-    """Take the selected rows out of traffic, or back in."""
-
-    actions: ClassVar = ["drain", "maintain", "enable"]
-    action_form = ReasonActionForm
-
-    def has_operate_permission(self, request: HttpRequest) -> bool:
-        return self._allowed(request, Member.Role.OPERATOR, None)
-
-    @action(description="Drain: no new requests", permissions=["operate"])
-    def drain(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        self._set(request, queryset, OperatorState.State.DRAINING)
-
-    @action(description="Maintenance: no requests, no alerts", permissions=["operate"])
-    def maintain(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        self._set(request, queryset, OperatorState.State.MAINTENANCE)
-
-    @action(description="Enable: back into traffic", permissions=["operate"])
-    def enable(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        self._set(request, queryset, OperatorState.State.ENABLED)
-
-    def _set(self, request: HttpRequest, queryset: models.QuerySet[Any], state: str) -> None:
-        rows = [row for row in queryset if self._allowed(request, Member.Role.OPERATOR, row)]
-        for row in rows:
-            operator.set_state(actor_of(request), row, state, reason=request.POST.get("reason", "")[:500])
-        left = len(queryset) - len(rows)
-        self.message_user(
-            request,
-            f"{len(rows)} set to {state}." + (f" {left} left alone: you only look there." if left else ""),
-            messages.WARNING if left else messages.SUCCESS,
-        )
-
-    @display(description="State", label=STATE_COLOURS)
-    def shown_state(self, row: OperatorState) -> str:
-        over = row.state_expires_at is not None and row.state_expires_at <= timezone.now()
-        return OperatorState.State.ENABLED.value if over else row.state
-
-
-@admin.register(Service)
-class ServiceAdmin(StateActions):
-    list_display: ClassVar = ["name", "tenant", "shown_state", "live_instances", "description", "state_reason"]
-    list_filter: ClassVar = [TenantFilter, "state"]
-    list_select_related: ClassVar = ["tenant"]
-    search_fields: ClassVar = ["name", "description"]
-    fields: ClassVar = ["tenant", "name", "description"]
-    ordering: ClassVar = ["tenant__name", "name"]  # a query that counts forgets the model's own
-
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
-        live = models.Count("instances", filter=models.Q(instances__live=True))
-        rows: models.QuerySet[Any] = super().get_queryset(request).annotate(live_count=live)
-        return rows
-
-    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
-        """Routes, keys of the live state and the instances themselves know it by its name."""
-        return [*super().get_readonly_fields(request, obj), *(["name"] if obj is not None else [])]
-
-    @display(description="Live instances", ordering="live_count")
-    def live_instances(self, service: Any) -> int:
-        return int(service.live_count)
-
-
-@admin.register(Instance)
-class InstanceAdmin(StateActions, ReadOnlyAdmin):
-    tenant_path = "service__tenant"
-    list_display: ClassVar = [
-        "instance_id",
-        "service",
-        "shown_health",
-        "shown_state",
-        "live",
-        "version",
-        "zone",
-        "health_sentence",
-        "registered_at",
-    ]
-    list_filter: ClassVar = [TenantFilter, "live", "health", "state"]
-    list_select_related: ClassVar = ["service__tenant"]
-    search_fields: ClassVar = ["instance_id", "service__name", "version", "zone"]
-    ordering: ClassVar = ["service__name", "instance_id"]
-
-    @display(description="Health", label=HEALTH_COLOURS, ordering="health")
-    def shown_health(self, instance: Instance) -> str:
-        return instance.health
 
 
 @admin.register(AuditEntry)

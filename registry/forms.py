@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.utils import timezone
 from unfold.forms import ActionForm
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -113,6 +115,58 @@ class ReasonActionForm(ActionForm):  # type: ignore[misc]  # unfold has no types
             attrs={"placeholder": "Reason (kept in the audit)", "aria-label": "Reason", "x-show": "action"}
         ),
     )
+
+
+class StateActionForm(ReasonActionForm):
+    """The bar of actions by which operators speak: with a reason, an end and a weight."""
+
+    expires_at = forms.CharField(
+        label="",
+        required=False,
+        widget=UnfoldAdminTextInputWidget(
+            attrs={
+                "type": "datetime-local",
+                "title": "Until (UTC). Empty: until somebody changes it.",
+                "aria-label": "Until (UTC)",
+                "x-show": "action",
+            }
+        ),
+    )
+    weight = forms.CharField(
+        label="",
+        required=False,
+        widget=UnfoldAdminTextInputWidget(
+            attrs={
+                "type": "number",
+                "min": "0",
+                "max": "1000",
+                "placeholder": "Weight",
+                "title": "In place of the registered weight. Empty: the registered one.",
+                "aria-label": "Weight",
+                "x-show": "action",
+            }
+        ),
+    )
+
+
+class WordForm(forms.Form):
+    """Judges what the bar of actions sent: an operator's reason, end and weight."""
+
+    reason = forms.CharField(required=False, max_length=500)
+    expires_at = forms.DateTimeField(required=False, label="Until")
+    weight = forms.IntegerField(required=False, min_value=0, max_value=1000, label="Weight")
+
+    def clean_expires_at(self) -> datetime | None:
+        ends: datetime | None = self.cleaned_data["expires_at"]
+        if ends is not None and ends <= timezone.now():
+            raise ValidationError("This moment has passed.")
+        return ends
+
+    def complaint(self) -> str:
+        """What is wrong with it, in one line."""
+        return " ".join(
+            f"{self.fields[name].label or name}: {' '.join(map(str, said))}" for name, said in self.errors.items()
+        )
 
 
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time

@@ -11,9 +11,10 @@ INSTANCE_ID: Final = r"^[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?$"
 WORD: Final = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
 """Capabilities and the names of endpoints."""
 TAG: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.:/=-]{0,62}[A-Za-z0-9])?$"
+ZONE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
 RESERVED_SERVICES: Final = frozenset({"register", "watch", "held"})
-RESERVED_INSTANCES: Final = frozenset({"state", "why", "heartbeat"})
+RESERVED_INSTANCES: Final = frozenset({"state", "why", "history", "heartbeat"})
 
 _label = re.compile(LABEL)
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
 
 from django.conf import settings
-from django.db.models import Q
 
 from anumate.lib.redis import connect
 from registry.live.catalog import Catalog
-from registry.live.instances import Endpoint, Fact, Instance, Key
+from registry.live.instances import Endpoint, Instance
 from registry.live.node import get_current
 from registry.live.store import SyncStore
-from registry.models import Instance as InstanceRow
-from registry.models import Service, Tenant
-from registry.services.states import live_key, state_fact
+from registry.models import Tenant, Zone
+from registry.services.states import spoken
 
 _NO_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 """What the name of a Prometheus label does not take."""
@@ -36,66 +35,29 @@ def catalog() -> Catalog:
     try:
         made = Catalog()
         made.replace(SyncStore(client).snapshot())
-        made.set_states(_states())
+        made.set_states(spoken())
         return made
     finally:
         client.close()
 
 
-def _states() -> dict[Key, Fact]:
-    spoken = Q(state_since__isnull=False)
-    rows: list[Service | InstanceRow] = [
-        *Service.objects.filter(spoken).select_related("tenant"),
-        *InstanceRow.objects.filter(spoken).select_related("service__tenant"),
+def live_zones(tenant: Tenant) -> Counter[str]:
+    """The zones that live instances name, with how many do."""
+    known = catalog()
+    everyone = (each for service in known.services(tenant.name) for each in known.instances(tenant.name, service))
+    return Counter(each.document.zone for each in everyone if each.document.zone)
+
+
+def zones(tenant: Tenant) -> list[Any]:
+    """Every zone of the tenant that somebody is, or was, in; `instances` says how many are."""
+    counts = live_zones(tenant)
+    rows = {row.name: row for row in Zone.objects.filter(tenant=tenant)}
+    found: list[Any] = [
+        rows.get(name) or Zone(tenant=tenant, name=name) for name in sorted(rows.keys() | counts.keys())
     ]
-    return {live_key(row): fact for row in rows if (fact := state_fact(row))}
-
-
-class Why(NamedTuple):
-    """Whether an instance gets traffic, the sentence why, and the facts behind it."""
-
-    eligible: bool
-    sentence: str
-    health: str
-    state: str
-    live: bool
-    facts: Mapping[str, Fact]
-
-
-def why_of(tenant: Tenant, service: str, instance_id: str, now: float) -> Why | None:
-    """None when nobody has heard of the instance."""
-    live = catalog().get(Key(tenant.name, service, instance_id))
-    if live is not None:
-        return why(live, now)
-    row = InstanceRow.objects.filter(service__tenant=tenant, service__name=service, instance_id=instance_id).first()
-    if row is None:
-        return None
-    since = f" since {row.gone_at:%Y-%m-%d %H:%M:%S} UTC" if row.gone_at else ""
-    sentence = f"It gets no traffic: it holds no lease{since}. It deregistered, or its heartbeats stopped."
-    return Why(False, sentence, "unknown", row.state, False, {})
-
-
-def why(instance: Instance, now: float) -> Why:
-    """Pure: what the facts about a live instance come to."""
-    health, state = instance.health, instance.state(now)
-    if state != "enabled":
-        sentence = f"It gets no traffic. {_state_in_force(instance, state, now).sentence.rstrip('.')}."
-    elif health == "unhealthy":
-        said = (f.sentence for k in ("probe", "reported") if (f := instance.facts.get(k)) and f.value == "unhealthy")
-        sentence = f"It gets no traffic: it is unhealthy. {next(said, '')}".strip()
-    elif health == "unknown":
-        sentence = "It gets traffic: it holds a lease and is enabled; its health is not known yet."
-    else:
-        sentence = f"It gets traffic: it holds a lease, is enabled and {health}."
-    return Why(instance.eligible(now), sentence, health, state, True, instance.facts)
-
-
-def _state_in_force(instance: Instance, state: str, now: float) -> Fact:
-    for kind in ("state", "service_state"):
-        fact = instance.facts.get(kind)
-        if fact and fact.value == state and not (fact.expires_at and fact.expires_at <= now):
-            return fact
-    return Fact(state)
+    for zone in found:
+        zone.instances = counts[zone.name]
+    return found
 
 
 def scrape_targets(tenant: Tenant) -> Iterator[dict[str, Any]]:

@@ -198,11 +198,23 @@ class NewApiKeySerializer(ApiKeySerializer):
 
 
 class StateSerializer(Strict):
-    """What an operator wants of an instance or a service."""
+    """What an operator wants of an instance, a service or a zone. The nearest word to an instance decides."""
 
     state = serializers.ChoiceField(choices=OperatorState.State.choices)
     reason = Text(max_length=500, required=False, allow_blank=True, default="")
     expires_at = Future(required=False, allow_null=True, default=None)
+    weight = Whole(
+        min_value=0,
+        max_value=1000,
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="In place of the weight that instances registered with; null leaves theirs.",
+    )
+
+
+class UndoSerializer(Strict):
+    reason = Text(max_length=500, required=False, allow_blank=True, default="")
 
 
 class StateShownSerializer(serializers.Serializer[Any]):
@@ -211,6 +223,12 @@ class StateShownSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(source="state_actor")
     since = serializers.DateTimeField(source="state_since")
     expires_at = serializers.DateTimeField(source="state_expires_at", allow_null=True)
+    weight = serializers.IntegerField(source="state_weight", allow_null=True)
+
+
+class ZoneSerializer(StateShownSerializer):
+    name = serializers.CharField()
+    instances = serializers.IntegerField(help_text="How many live ones are in it.")
 
 
 class Moment(serializers.FloatField):
@@ -228,15 +246,52 @@ class FactSerializer(serializers.Serializer[Any]):
     expires_at = Moment()
 
 
-class WhySerializer(serializers.Serializer[Any]):
-    name = serializers.CharField()
+class FindingSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField(help_text="lease, check, health, state, zone, version, route, breaker …")
+    sentence = serializers.CharField()
+    blocks = serializers.BooleanField(help_text="This alone keeps traffic away.")
+    since = Moment()
+    until = Moment()
+    source = serializers.CharField()  # type: ignore[assignment]
+    details = serializers.DictField()
+
+
+class InstanceWhySerializer(serializers.Serializer[Any]):
     instance_id = serializers.CharField()
     eligible = serializers.BooleanField(help_text="Whether the gateway sends it requests.")
     sentence = serializers.CharField()
     health = serializers.ChoiceField(choices=Instance.Health.choices)
     state = serializers.ChoiceField(choices=OperatorState.State.choices)
+    decided_by = serializers.CharField(help_text="Whose word is in force: instance, service or zone; empty: nobody's.")
+    weight = serializers.IntegerField(help_text="Its share of the traffic, an operator's word included.")
+    zone = serializers.CharField()
     live = serializers.BooleanField(help_text="Whether it holds a lease.")
     facts = serializers.DictField(child=FactSerializer())
+    findings = FindingSerializer(many=True)
+
+
+class WhySerializer(InstanceWhySerializer):
+    name = serializers.CharField()
+
+
+class ServiceWhySerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    eligible = serializers.IntegerField(help_text="How many instances the gateway sends requests.")
+    live = serializers.IntegerField(help_text="How many instances hold a lease.")
+    sentence = serializers.CharField()
+    findings = FindingSerializer(many=True)
+    instances = InstanceWhySerializer(many=True)
+
+
+class EntrySerializer(serializers.Serializer[Any]):
+    """One thing that happened."""
+
+    at = serializers.DateTimeField()
+    kind = serializers.CharField(help_text="joined, left, version_changed, state_changed or flip (of its health)")
+    instance_id = serializers.CharField(help_text="Empty: the whole service.")
+    sentence = serializers.CharField()
+    version = serializers.CharField()
+    details = serializers.DictField()
 
 
 class ScrapeTargetSerializer(serializers.Serializer[Any]):

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from anumate.lib.redis import UNAVAILABLE, connect
 from registry.live.store import SyncStore
-from registry.services import projection, retention, sections
+from registry.services import history, projection, retention, sections
 
 logger = logging.getLogger("anumate.tasks")
 
@@ -49,6 +49,12 @@ def forget() -> None:
     """Drop what Redis still holds of services that have long been gone."""
     with _store() as client:
         retention.forget_services(client)
+
+
+@shared_task(ignore_result=True)
+def prune() -> None:
+    """Drop what is too old of the history of instances."""
+    history.prune()
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from typing import Literal, get_args
 
 import msgspec
 
-from registry.live.instances import Fact, Health, Instance, State
+from registry.live.instances import Health, Instance, State
 
 Status = Literal["up", "degraded", "down", "paused", "unknown", "empty"]
 BreakerState = Literal["closed", "half_open", "open"]
 
 _GRAVITY: dict[Status, int] = {"down": 0, "degraded": 1, "unknown": 2, "up": 3, "paused": 4, "empty": 5}
+_WHOM = {"state": "", "service_state": ", the whole service", "zone_state": ", the whole zone"}
 _PAUSED = {"draining": "Draining", "maintenance": "In maintenance"}
 _NAMED_AT_ONCE = 2
 
@@ -139,17 +140,10 @@ def _why(instance: Instance, state: State, now: float) -> tuple[str, float]:
 
 
 def _operator_sentence(instance: Instance, state: State, now: float) -> tuple[str, float]:
-    for kind, whom in (("state", ""), ("service_state", ", the whole service")):
-        fact = instance.facts.get(kind)
-        if fact and fact.value == state and not _over(fact, now):
-            by = f", by {fact.source}" if fact.source else ""
-            reason = f": {fact.sentence}" if fact.sentence else "."
-            return f"{_PAUSED[state]}{whom}{by}{reason}", fact.since or instance.registered_at
-    raise AssertionError(f"{instance.key} is {state} without a fact that says so")
-
-
-def _over(fact: Fact, now: float) -> bool:
-    return bool(fact.expires_at) and fact.expires_at <= now
+    kind, fact = next(instance.words(now))
+    by = f", by {fact.source}" if fact.source else ""
+    reason = f": {fact.sentence}" if fact.sentence else "."
+    return f"{_PAUSED[state]}{_WHOM[kind]}{by}{reason}", fact.since or instance.registered_at
 
 
 def _service_sentence(status: Status, instances: Sequence[InstanceView]) -> str:

@@ -113,13 +113,13 @@ class Balancer:
             instances = self._catalog.instances(*pair) if groups else ()
             known = self._endpoints.get(pair, {})
             eligible = [
-                (instance, _endpoint(instance, address, known))
+                (instance, _endpoint(instance, instance.weight(now), address, known))
                 for instance in instances
                 if instance.eligible(now) and (address := _http_address(instance))
             ]
             self._keep(pair, known, {endpoint.id: endpoint for _, endpoint in eligible})
             for group in groups:
-                group.endpoints = _weighty([each for each in eligible if _fits(group.version, each[0])])
+                group.endpoints = _weighty([each for each in eligible if _fits(group.version, each[0])], now)
             self._note_expiry(pair, instances, now)
 
     def refresh_due(self) -> None:
@@ -185,9 +185,9 @@ class Balancer:
             self._recheck_at.pop(pair, None)
 
 
-def _endpoint(instance: Instance, address: Address, known: dict[str, Endpoint]) -> Endpoint:
+def _endpoint(instance: Instance, weight: int, address: Address, known: dict[str, Endpoint]) -> Endpoint:
     # Weight 0 is judged by `_weighty`; where such an instance gets requests, it is among its like.
-    key, weight = instance.key, max(instance.document.weight, 1)
+    key, weight = instance.key, max(weight, 1)
     endpoint = known.get(key.id)
     if endpoint is None or (endpoint.pool.host, endpoint.pool.port) != (address.host, address.port):
         endpoint = Endpoint(key.service, key.id, weight, Pool(address.host, address.port))
@@ -204,9 +204,9 @@ def _http_address(instance: Instance) -> Address | None:
     return next((each for each in endpoints.values() if each.protocol == "http"), None)
 
 
-def _weighty(eligible: list[tuple[Instance, Endpoint]]) -> tuple[Endpoint, ...]:
+def _weighty(eligible: list[tuple[Instance, Endpoint]], now: float) -> tuple[Endpoint, ...]:
     """Without those of weight 0, as long as others are there. Endpoints are in several groups, so none is changed."""
-    weighty = tuple(endpoint for instance, endpoint in eligible if instance.document.weight > 0)
+    weighty = tuple(endpoint for instance, endpoint in eligible if instance.weight(now) > 0)
     return weighty or tuple(endpoint for _, endpoint in eligible)
 
 

@@ -290,12 +290,13 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one address. The one used last is used next, so that spares grow old and are closed."""
 
-    __slots__ = ("_idle", "host", "port")
+    __slots__ = ("_closed", "_idle", "host", "port")
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
         self._idle: list[Connection] = []
+        self._closed = False
 
     def take(self) -> Connection | None:
         """An idle connection, if there is one that is still open."""
@@ -336,7 +337,7 @@ class Pool:
         raise failure or OSError("it has no address")
 
     def keep(self, connection: Connection) -> None:
-        if len(self._idle) >= IDLE_CONNECTIONS:
+        if self._closed or len(self._idle) >= IDLE_CONNECTIONS:
             connection.transport.abort()
             return
         connection.idle_since = asyncio.get_running_loop().time()
@@ -352,5 +353,7 @@ class Pool:
             self._idle.pop(0).transport.abort()
 
     def close(self) -> None:
+        """Close what is idle now; a connection in use is closed when its answer is complete."""
+        self._closed = True
         while self._idle:
             self._idle.pop().transport.abort()

@@ -117,6 +117,10 @@ class Catalog:
         """What is known of the service as a whole; its operator's word is `state`."""
         return self._facts_of(Key(tenant, service))
 
+    def word(self, key: Key) -> Fact | None:
+        """What operators said last of this instance, service or zone; it may have ended."""
+        return self._facts_of(key).get("state")
+
     def changed_at(self, tenant: str, service: str = "") -> int:
         """The number of the last change of this service, or of anything of this tenant."""
         if not service:
@@ -155,11 +159,13 @@ class Catalog:
         touched, told = set[Pair](), set[Pair]()
         with self._lock:
             for change in changes:
-                pair = (change.key.tenant, change.key.service)
-                touched.add(pair)
-                if self._take(change) or change.seq in self._early:
-                    told.add(pair)
-                    self._mark(change.key, change.seq)
+                told_of = self._take(change) or change.seq in self._early
+                pairs = self._pairs(change.key)
+                touched |= pairs
+                if told_of:
+                    told |= pairs
+                    for tenant, service in pairs:
+                        self._mark(Key(tenant, service), change.seq)
             if changes:
                 self._index = Index(self._index.epoch, changes[-1].seq)
                 self._forget_what_was_ahead()
@@ -200,7 +206,7 @@ class Catalog:
         with self._lock:
             before, self._states = self._states, dict(states)
             keys = {key for key in before.keys() | states.keys() if before.get(key) != states.get(key)}
-            touched = {(key.tenant, key.service) for key in keys}
+            touched = {pair for key in keys for pair in self._pairs(key)}
             changed = {pair for pair in touched if self._recompose(*pair)}
             for tenant, service in touched:
                 self._mark(Key(tenant, service), self._index.seq)
@@ -225,8 +231,9 @@ class Catalog:
             for (key, kind), until in list(self._held.items()):
                 if until <= now:
                     self._take(Change(0, "fact", key, kind=kind) if kind else Change(0, "gone", key))
-                    touched.add((key.tenant, key.service))
-                    self._mark(key, self._index.seq)
+                    touched |= self._pairs(key)
+                    for tenant, service in self._pairs(key):
+                        self._mark(Key(tenant, service), self._index.seq)
         self._tell(touched, self._unnumbered_listeners)
         self._tell(touched)
 
@@ -270,7 +277,7 @@ class Catalog:
     def _put(self, key: Key, document: Document, registered_at: float) -> None:
         pair = (key.tenant, key.service)
         service = self._services.setdefault(pair, _Service())
-        service.instances[key.id] = Instance(key, document, registered_at, self._merged_facts(key))
+        service.instances[key.id] = Instance(key, document, registered_at, self._merged_facts(key, document.zone))
         service.view = None
         self._tenants.setdefault(key.tenant, set()).add(key.service)
 
@@ -301,7 +308,11 @@ class Catalog:
                 del self._facts[key]
         else:
             facts[kind] = fact
-        self._recompose(key.tenant, key.service, only=key.id)
+        if key.service:
+            self._recompose(key.tenant, key.service, only=key.id)
+        else:
+            for pair in self._pairs(key):
+                self._recompose(*pair)
         return kind not in _UNTOLD and _shown(before) != _shown(fact)
 
     def _recompose(self, tenant: str, service_name: str, only: str = "") -> bool:
@@ -311,14 +322,29 @@ class Catalog:
             return changed
         for name in [only] if only else list(service.instances):
             instance = service.instances.get(name)
-            if instance and (facts := self._merged_facts(instance.key)) != instance.facts:
+            if instance and (facts := self._merged_facts(instance.key, instance.document.zone)) != instance.facts:
                 service.instances[name] = msgspec.structs.replace(instance, facts=facts)
                 service.view, changed = None, True
         return changed
 
-    def _merged_facts(self, key: Key) -> dict[str, Fact]:
-        own, service = self._facts_of(key), self._facts_of(Key(key.tenant, key.service)).get("state")
-        return {**own, "service_state": service} if service else own
+    def _merged_facts(self, key: Key, zone: str) -> dict[str, Fact]:
+        """Its own facts with the words about its service and its zone."""
+        facts = self._facts_of(key)
+        if word := self._facts_of(Key(key.tenant, key.service)).get("state"):
+            facts = {**facts, "service_state": word}
+        if zone and (word := self._facts_of(Key(key.tenant, "", zone)).get("state")):
+            facts = {**facts, "zone_state": word}
+        return facts
+
+    def _pairs(self, key: Key) -> set[Pair]:
+        """Whom a change of this key is about: one service, or all with an instance in the zone."""
+        if key.service:
+            return {(key.tenant, key.service)}
+        return {
+            (key.tenant, name)
+            for name in self._tenants.get(key.tenant, ())
+            if any(each.document.zone == key.id for each in self._services[key.tenant, name].instances.values())
+        }
 
     def _facts_of(self, key: Key) -> dict[str, Fact]:
         facts, decided = self._facts.get(key, _NO_FACTS), self._states.get(key)
@@ -335,7 +361,7 @@ class Catalog:
         here = {instance.key: instance for instance in self._everyone()}
         for key in here.keys() | self._facts.keys() | known.keys():
             if self._merge_one(key, here.get(key), known.get(key) or Known(None, 0.0, {}), wiped):
-                touched.add((key.tenant, key.service))
+                touched |= self._pairs(key)
         return touched
 
     def _merge_one(self, key: Key, here: Instance | None, known: Known, wiped: bool) -> bool:
@@ -412,6 +438,6 @@ class Catalog:
                 logger.exception("a listener of the catalogue failed")
 
 
-def _shown(fact: Fact | None) -> tuple[str, float] | None:
+def _shown(fact: Fact | None) -> tuple[str, float, int | None] | None:
     """What an answer can show of a fact; its words are for people."""
-    return (fact.value, fact.expires_at) if fact else None
+    return (fact.value, fact.expires_at, fact.weight) if fact else None

@@ -5,13 +5,16 @@ They are frozen and made from JSON, so they form no cycles: the garbage collecto
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
 import msgspec
 
 Health = Literal["healthy", "degraded", "unhealthy", "unknown"]
 State = Literal["enabled", "draining", "maintenance"]
 
+WORDS: Final = ("state", "service_state", "zone_state")
+"""The kinds of facts by which operators speak, the one that decides first: instance, its service, its zone."""
 _WORST_FIRST: tuple[Health, ...] = ("unhealthy", "degraded", "healthy")
 
 
@@ -26,7 +29,8 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What somebody found or decided about an instance or a service, with the sentence that says why.
 
-    `since` and `expires_at` are seconds since the epoch; `expires_at` 0 means: until it is changed.
+    `since` and `expires_at` are seconds since the epoch; `expires_at` 0 means: until it is changed. `weight` is an
+    operator's in place of the registered one; None leaves that in force.
     """
 
     value: str
@@ -34,10 +38,11 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     since: float = 0.0
     source: str = ""
     expires_at: float = 0.0
+    weight: int | None = None
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
-    """Names an instance; with an empty `id`, the whole service."""
+    """Names an instance; with an empty `id`, the whole service; with an empty `service`, the zone `id` of a tenant."""
 
     tenant: str
     service: str
@@ -67,8 +72,9 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Instance(msgspec.Struct, frozen=True, gc=False):
     """An instance with a live lease, and the facts about it. `facts` is keyed by kind, service-wide facts included.
 
-    Kinds: `probe` (health checks' verdict), `reported` (what its heartbeats say), `state` (operator, of the instance),
-    `service_state` (operator, of the whole service), `held` (its lease lapsed in a crowd, and it still gets traffic).
+    Kinds: `probe` (health checks' verdict), `reported` (what its heartbeats say), operators' words `state` (of the
+    instance), `service_state` (of the whole service) and `zone_state` (of all instances in its zone), and `held` (its
+    lease lapsed in a crowd, and it still gets traffic).
     """
 
     key: Key
@@ -84,13 +90,27 @@ class Instance(msgspec.Struct, frozen=True, gc=False):
         said = {fact.value for kind in ("probe", "reported") if (fact := self.facts.get(kind))}
         return next((health for health in _WORST_FIRST if health in said), "unknown")
 
-    def state(self, now: float) -> State:
-        """What the operator wants of it now: an instance's own value first, then its service's."""
-        for kind in ("state", "service_state"):
+    def words(self, now: float) -> Iterator[tuple[str, Fact]]:
+        """What operators said that is in force at `now`, with its kind; the nearest to the instance first."""
+        for kind in WORDS:
             fact = self.facts.get(kind)
-            if fact and fact.value != "enabled" and not (fact.expires_at and fact.expires_at <= now):
-                return fact.value  # type: ignore[return-value]
-        return "enabled"
+            if fact and not (fact.expires_at and fact.expires_at <= now):
+                yield kind, fact
+
+    def state(self, now: float) -> State:
+        """What operators want of it now. The nearest word decides, `enabled` too: an instance that was enabled by name
+        stays so while its service or its zone drains."""
+        if not self.facts:
+            return "enabled"
+        word = next(self.words(now), None)
+        return word[1].value if word else "enabled"  # type: ignore[return-value]
+
+    def weight(self, now: float) -> int:
+        """Its share of the traffic: of the nearest word that names a weight, else what it registered with."""
+        if not self.facts:
+            return self.document.weight
+        named = (fact.weight for _, fact in self.words(now) if fact.weight is not None)
+        return next(named, self.document.weight)
 
     def eligible(self, now: float) -> bool:
         """Whether it may get traffic. Unknown health may; draining, maintenance and unhealthy may not."""

@@ -1,17 +1,22 @@
-"""Services, and the projection of their instances. The truth about instances is the live state in Redis."""
+"""Services, zones, and the projection of their instances. The truth about instances is the live state in Redis."""
 
 from __future__ import annotations
 
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
 from registry.models.access import Tenant, label
-from registry.names import INSTANCE_ID
+from registry.names import INSTANCE_ID, ZONE
 
 
 class OperatorState(models.Model):
-    """What an operator wants of a service or an instance. It wins over what an instance says of itself."""
+    """What an operator wants of an instance, a service or a zone: the operator's word.
+
+    It wins over what an instance says of itself. Of several words about an instance the nearest one decides: its own,
+    then its service's, then its zone's; `enabled` is a word too. A word that has ended, or was never said (no
+    `state_since`), decides nothing.
+    """
 
     class State(models.TextChoices):
         ENABLED = "enabled", "Enabled"
@@ -23,6 +28,15 @@ class OperatorState(models.Model):
     state_actor = models.CharField(max_length=200, blank=True, editable=False)
     state_since = models.DateTimeField(null=True, blank=True, editable=False)
     state_expires_at = models.DateTimeField(null=True, blank=True, help_text="When it ends by itself.")
+    state_weight = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(1000)],
+        help_text="In place of the weight that instances registered with, 0 to 1000. Empty: theirs.",
+    )
+    state_before = models.JSONField(
+        null=True, blank=True, editable=False, help_text="The word before this one, for undo; {}: there was none."
+    )
 
     class Meta:
         abstract = True
@@ -39,6 +53,20 @@ class Service(OperatorState):
     class Meta:
         ordering = ["tenant__name", "name"]
         constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="service_name_once_per_tenant")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Zone(OperatorState):
+    """A zone in which instances of a tenant run. Rows are made as instances name them."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="zones")
+    name = models.CharField(max_length=63, validators=[RegexValidator(ZONE)])
+
+    class Meta:
+        ordering = ["tenant__name", "name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="zone_name_once_per_tenant")]
 
     def __str__(self) -> str:
         return self.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -22,7 +22,8 @@ from registry.live import ops
 from registry.live.instances import Key
 from registry.live.ops import Index, Known
 from registry.live.store import SyncStore
-from registry.models import Instance, Service, Tenant
+from registry.models import Instance, Service, Tenant, Zone
+from registry.services import history
 
 PLACE: Final = ops.PREFIX + "projected"
 TURN: Final = ops.PREFIX + "projecting"
@@ -58,32 +59,34 @@ def project(client: redis.Redis) -> int:
             return 0
         store = SyncStore(client)
         now = time.monotonic()
-        if now - _last_full >= FULL_EVERY_SECONDS or (news := _news(client, store)) is None:
-            written, place = _project_all(store)
+        news = _news(client, store)
+        if news is None or now - _last_full >= FULL_EVERY_SECONDS:
+            written, place = _project_all(store, news[1] if news else ())
             _last_full = now
         else:
-            keys, place = news
-            written = _write(store.read(keys))
+            keys, went, place = news
+            written = _write(store.read(keys), went)
         client.set(PLACE, str(place))
         return written
 
 
-def _news(client: redis.Redis, store: SyncStore) -> tuple[list[Key], Index] | None:
-    """Whose state changed since the remembered place; None when the stream no longer joins on to it."""
+def _news(client: redis.Redis, store: SyncStore) -> tuple[list[Key], set[Key], Index] | None:
+    """Whose state changed since the remembered place, and who left; None when the stream no longer joins on to it."""
     place, epoch, seq = cast("list[bytes | None]", client.mget(PLACE, ops.EPOCH, ops.SEQ))
     if place is None or epoch is None or (known := Index.parse(place.decode())).epoch != epoch.decode():
         return None
     changes = store.changes(after=known.seq)
     if not changes:
-        return ([], known) if int(seq or 0) == known.seq else None
+        return ([], set(), known) if int(seq or 0) == known.seq else None
     if changes[0].seq != known.seq + 1:
         return None
-    return list(dict.fromkeys(change.key for change in changes)), Index(known.epoch, changes[-1].seq)
+    went = {change.key for change in changes if change.op == "gone"}
+    return list(dict.fromkeys(change.key for change in changes)), went, Index(known.epoch, changes[-1].seq)
 
 
-def _project_all(store: SyncStore) -> tuple[int, Index]:
+def _project_all(store: SyncStore, went: Collection[Key]) -> tuple[int, Index]:
     snapshot = store.snapshot()
-    written = _write(snapshot.known)
+    written = _write(snapshot.known, went)
     if store.back_for() >= GRACE_SECONDS:
         written += _end_absent(snapshot.known)
     return written, snapshot.index
@@ -97,16 +100,22 @@ def _end_absent(known: Mapping[Key, Known]) -> int:
         if (held := known.get(Key(tenant, service, name))) is None or held.document is None
     ]
     for start in range(0, len(gone), CHUNK):
-        Instance.objects.filter(pk__in=gone[start : start + CHUNK]).update(live=False, gone_at=timezone.now())
+        with transaction.atomic():
+            now = timezone.now()
+            ended = Instance.objects.filter(pk__in=gone[start : start + CHUNK], live=True)
+            locked = ended.select_related("service").select_for_update(of=("self",))
+            history.record([history.left(row, now) for row in locked])
+            ended.update(live=False, gone_at=now)
     return len(gone)
 
 
-def _write(known: Mapping[Key, Known]) -> int:
-    keys = [key for key in known if key.id]
-    return sum(_write_chunk({key: known[key] for key in keys[i : i + CHUNK]}) for i in range(0, len(keys), CHUNK))
+def _write(known: Mapping[Key, Known], went: Collection[Key]) -> int:
+    """`went`: who left in between, be it that they are back."""
+    keys = [key for key in known if key.id and key.service]
+    return sum(_write_chunk({key: known[key] for key in keys[i : i + CHUNK]}, went) for i in range(0, len(keys), CHUNK))
 
 
-def _write_chunk(known: Mapping[Key, Known]) -> int:
+def _write_chunk(known: Mapping[Key, Known], went: Collection[Key]) -> int:
     with transaction.atomic():
         services = _services(known)
         rows = _rows(known, services)
@@ -115,10 +124,19 @@ def _write_chunk(known: Mapping[Key, Known]) -> int:
             for key, held in known.items()
             if held.document and key not in rows and (service := services.get((key.tenant, key.service)))
         ]
-        changed = [row for key, row in rows.items() if _update(row, _values(key, known[key]))]
+        events = [history.joined(row) for row in new]
+        changed = []
+        for key, row in rows.items():
+            values = _values(key, known[key])
+            events += history.differences(row, values, went=key in went)
+            if _update(row, values):
+                changed.append(row)
         # Setting the state of an instance may make its row at this moment; then the next full turn fills it in.
         Instance.objects.bulk_create(new, ignore_conflicts=True)
         Instance.objects.bulk_update(changed, _WRITTEN, batch_size=100)
+        history.record(events)
+        zones = {(row.service.tenant_id, row.zone) for row in (*new, *changed) if row.zone}
+        Zone.objects.bulk_create([Zone(tenant_id=t, name=zone) for t, zone in sorted(zones)], ignore_conflicts=True)
     return len(new) + len(changed)
 
 
@@ -153,7 +171,9 @@ def _find_services(known: Mapping[Key, Known]) -> dict[tuple[str, str], Service]
 
 def _rows(known: Mapping[Key, Known], services: Mapping[tuple[str, str], Service]) -> dict[Key, Instance]:
     names = {service.pk: pair for pair, service in services.items()}
-    rows = Instance.objects.filter(service__in=names, instance_id__in={key.id for key in known})
+    rows = Instance.objects.select_related("service").filter(
+        service__in=names, instance_id__in={key.id for key in known}
+    )
     found = {Key(*names[row.service_id], row.instance_id): row for row in rows}
     return {key: row for key, row in found.items() if key in known}
 

@@ -18,8 +18,8 @@ from registry.live.instances import Fact, Key
 from registry.live.keys import KeyRecord, KeySection, StateSection, TenantRecord, TenantSection
 from registry.live.sections import publish
 from registry.live.store import SyncStore
-from registry.models import ApiKey, Instance, Revision, Service, Tenant
-from registry.services.states import live_key, state_fact
+from registry.models import ApiKey, Revision, Tenant
+from registry.services.states import spoken
 
 logger = logging.getLogger("anumate.publish")
 
@@ -36,14 +36,14 @@ def publish_sections(client: redis.Redis | None = None) -> list[str]:
     # The number first: a change in between makes the rows newer than their number, and is published once more.
     revision, _ = Revision.objects.get_or_create(pk=1)
     origin, number = str(revision.origin), revision.number
-    spoken = states()
-    sections = {"tenants": tenants(), "keys": keys(), "states": spoken}
+    said = states()
+    sections = {"tenants": tenants(), "keys": keys(), "states": said}
     bodies = {name: msgspec.json.encode(section) for name, section in sections.items()}
     changed = [
         name for name, body in bodies.items() if publish(client, name, origin=origin, revision=number, body=body)
     ]
     if "states" in changed:
-        _put_states(SyncStore(client), spoken.states)
+        _put_states(SyncStore(client), said.states)
     return changed
 
 
@@ -52,7 +52,7 @@ def _put_states(store: SyncStore, states: Mapping[str, Fact]) -> None:
     wanted = {Key.parse(name): fact for name, fact in states.items()}
     for key, known in store.read(list(wanted)).items():
         said, fact = known.facts.get("state"), wanted[key]
-        if said is None and fact.value == "enabled":
+        if said is None and fact.value == "enabled" and fact.weight is None:
             continue
         if said is None or said.since < fact.since:
             store.put_fact(key, "state", fact)
@@ -83,13 +83,8 @@ def keys() -> KeySection:
 
 
 def states() -> StateSection:
-    """What operators said of services and instances, `enabled` too: it may take back what an old store still holds."""
-    spoken = Q(state_since__isnull=False)
-    rows: list[Service | Instance] = [
-        *Service.objects.filter(spoken).select_related("tenant").order_by("pk"),
-        *Instance.objects.filter(spoken).select_related("service__tenant").order_by("pk"),
-    ]
-    return StateSection({str(live_key(row)): fact for row in rows if (fact := state_fact(row))})
+    """What operators said of zones, services and instances."""
+    return StateSection({str(key): fact for key, fact in spoken().items()})
 
 
 def _record(row: ApiKey) -> KeyRecord:

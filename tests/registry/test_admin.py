@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from gateway.models import Route, RouteTarget
-from registry.models import ApiKey, AuditEntry, Instance, Member, Revision, Service, Tenant
+from registry.models import ApiKey, AuditEntry, Instance, Member, Revision, Service, Tenant, Zone
 from registry.services.changes import SYSTEM
 from registry.services.keys import create_key
 from tests.api import api, tenant
@@ -96,7 +96,7 @@ class TestEveryPage:
         if row := model._default_manager.first():
             assert root.get(url(model, "change", row.pk)).status_code == 200
 
-    @pytest.mark.parametrize("model", [Instance, AuditEntry, Revision])
+    @pytest.mark.parametrize("model", [Instance, Zone, AuditEntry, Revision])
     def test_what_machines_write_is_only_looked_at(self, root: Client, model: type) -> None:
         assert root.get(url(model, "add")).status_code == 403
 
@@ -265,6 +265,31 @@ class TestStates:
         row.refresh_from_db()
         assert row.state == "enabled"
 
+    @pytest.mark.parametrize("model", [Service, Instance, Zone])
+    def test_a_word_has_a_reason_an_end_and_a_weight_and_is_undone(self, root: Client, model: type) -> None:
+        row = _row_of(model)
+        body = {"_selected_action": [row.pk], "reason": "power", "expires_at": "2999-01-01T10:00", "weight": "5"}
+        root.post(url(model), {**body, "action": "maintain"})
+        row.refresh_from_db()
+        assert (row.state, row.state_reason, row.state_weight) == ("maintenance", "power", 5)
+        assert f"{row.state_expires_at:%Y-%m-%d %H:%M}" == "2999-01-01 10:00"
+        root.post(url(model), {"action": "undo", "_selected_action": [row.pk], "reason": "oops"})
+        row.refresh_from_db()
+        assert (row.state, row.state_weight) == ("enabled", None)
+        said = AuditEntry.objects.filter(object_id=str(row.pk), object_type=model._meta.label).order_by("pk")
+        assert [(each.action, each.reason, each.after["state"]) for each in said] == [
+            ("maintained", "power", "maintenance"),
+            ("undone", "oops", "enabled"),
+        ]
+
+    @pytest.mark.parametrize("wrong", [{"expires_at": "2001-01-01T10:00"}, {"expires_at": "soon"}, {"weight": "1001"}])
+    def test_what_cannot_be_is_said_and_changes_nothing(self, root: Client, wrong: dict[str, str]) -> None:
+        row = _row_of(Zone)
+        answer = root.post(url(Zone), {"action": "drain", "_selected_action": [row.pk], **wrong}, follow=True)
+        row.refresh_from_db()
+        assert "Nothing was changed" in answer.content.decode()
+        assert row.state == "enabled"
+
     def test_looking_changes_nothing(self, root: Client) -> None:
         row = Service.objects.create(tenant=tenant(), name="orders")
         root.get(url(Service), {"action": "drain", "_selected_action": [row.pk]})
@@ -277,6 +302,15 @@ class TestStates:
         client.post(url(Service), {"action": "drain", "_selected_action": [row.pk]})
         row.refresh_from_db()
         assert row.state == "enabled"
+
+
+def _row_of(model: type) -> Any:
+    service = Service.objects.create(tenant=tenant(), name="orders")
+    if model is Service:
+        return service
+    if model is Zone:
+        return Zone.objects.create(tenant=tenant(), name="eu-1")
+    return Instance.objects.create(service=service, instance_id="o-1")
 
 
 class TestConfinement:

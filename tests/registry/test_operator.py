@@ -14,7 +14,8 @@ from registry.live.instances import Instance as Live
 from registry.live.node import set_current
 from registry.live.store import SyncStore
 from registry.models import AuditEntry, Instance, Service
-from registry.selectors import catalog, why
+from registry.selectors import catalog
+from registry.why import why
 from tests.api import api, code, pointers, tenant
 
 pytestmark = pytest.mark.django_db

@@ -119,6 +119,23 @@ def test_facts_show_on_the_instance_and_a_services_state_on_all_of_its_instances
     assert catalog.instances("default", "orders")[1].state(0) == "enabled"
 
 
+def test_a_word_about_a_zone_reaches_all_who_are_in_it_and_moves_their_index(catalog: Catalog) -> None:
+    zone, heard = Key("default", "", "eu"), list[set[Pair]]()
+    here, there = Document(zone="eu"), Document(zone="us")
+    catalog.apply(put(1, A, here), put(2, B, there), put(3, Key("default", "mail", "m"), here))
+    catalog.listen(heard.append)
+    catalog.apply(fact(4, "state", "draining", zone))
+    assert heard == [{("default", "orders"), ("default", "mail")}]
+    assert [each.state(0) for each in catalog.instances("default", "orders")] == ["draining", "enabled"]
+    assert catalog.changed_at("default", "mail") == 4
+    catalog.apply(put(5, Key("default", "late", "l"), here))
+    assert catalog.instances("default", "late")[0].state(0) == "draining"
+    catalog.set_states({zone: Fact("enabled", since=1.0, weight=3)})
+    assert {each.weight(0) for each in catalog.instances("default", "mail")} == {3}
+    catalog.replace(snapshot(6, A))
+    assert catalog.services("default") == ("orders",)
+
+
 def test_an_operators_word_outlives_the_instance_and_waits_for_it(catalog: Catalog) -> None:
     catalog.apply(put(1), fact(2, "probe", "unhealthy"), fact(3, "state", "maintenance"), gone(4), put(5))
     instance = catalog.get(A)
