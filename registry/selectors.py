@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.db.models import Q
@@ -16,6 +18,9 @@ from registry.live.store import SyncStore
 from registry.models import Instance as InstanceRow
 from registry.models import Service, Tenant
 from registry.services.states import live_key, state_fact
+
+_NO_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
+"""What the name of a Prometheus label does not take."""
 
 
 def catalog() -> Catalog:
@@ -94,20 +99,25 @@ def _state_in_force(instance: Instance, state: str, now: float) -> Fact:
 
 
 def scrape_targets(tenant: Tenant) -> Iterator[dict[str, Any]]:
-    """The tenant's live instances as Prometheus' HTTP service discovery wants them."""
+    """The tenant's live instances as Prometheus' HTTP service discovery wants them, service by service.
+
+    An instance is a group of its own, because labels belong to groups and every instance has its id. Those that get no
+    traffic are among them: they are what people look at.
+    """
+    now = time.time()
     known = catalog()
     for service in known.services(tenant.name):
         for instance in known.instances(tenant.name, service):
             endpoint = _scraped(instance)
             if endpoint is not None:
-                yield {"targets": [_address(endpoint)], "labels": _labels(instance, endpoint)}
+                yield {"targets": [_address(endpoint)], "labels": _labels(instance, endpoint, now)}
 
 
 def _scraped(instance: Instance) -> Endpoint | None:
-    """An endpoint named metrics, else the first that speaks HTTP."""
+    """Of those that speak HTTP, the one named metrics, else the first."""
     endpoints = instance.document.endpoints
-    spoken = [endpoint for endpoint in endpoints.values() if endpoint.protocol in {"http", "https"}]
-    return endpoints.get("metrics") or next(iter(spoken), None)
+    spoken = {name: endpoint for name, endpoint in endpoints.items() if endpoint.protocol in {"http", "https"}}
+    return spoken.get("metrics") or next(iter(spoken.values()), None)
 
 
 def _address(endpoint: Endpoint) -> str:
@@ -115,16 +125,19 @@ def _address(endpoint: Endpoint) -> str:
     return f"{host}:{endpoint.port}"
 
 
-def _labels(instance: Instance, endpoint: Endpoint) -> dict[str, str]:
+def _labels(instance: Instance, endpoint: Endpoint, now: float) -> dict[str, str]:
+    """What targets keep, and as `__meta_anumate_*` what relabelling may pick from (`_metadata_<name>` too)."""
     key, document = instance.key, instance.document
+    path = document.metadata.get("metrics_path", "")
+    said = {"tenant": key.tenant, "service": key.service, "instance_id": key.id}
+    said |= {"version": document.version, "zone": document.zone}
     return {
-        "__scheme__": "https" if endpoint.protocol == "https" else "http",
-        "__metrics_path__": document.metadata.get("metrics_path", "/metrics"),
-        "tenant": key.tenant,
-        "service": key.service,
-        "instance_id": key.id,
-        "version": document.version,
-        "zone": document.zone,
+        **{f"__meta_anumate_metadata_{_NO_LABEL.sub('_', name)}": value for name, value in document.metadata.items()},
+        **{f"__meta_anumate_{name}": value for name, value in said.items()},
+        "__scheme__": endpoint.protocol,
+        "__metrics_path__": path if path.startswith("/") else "/metrics",
+        **said,
         "__meta_anumate_health": instance.health,
+        "__meta_anumate_state": instance.state(now),
         "__meta_anumate_tags": "".join(f",{tag}" for tag in document.tags) + ("," if document.tags else ""),
     }

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import redis
 import redis.asyncio as aioredis
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.sentinel import Sentinel
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 CONNECT_TIMEOUT = 2.0
 READ_TIMEOUT = 5.0
@@ -24,7 +25,8 @@ def connect(url: str, *, read_timeout: float | None = READ_TIMEOUT) -> redis.Red
     options = _options(read_timeout)
     if url.startswith("redis+sentinel://"):
         hosts, master, more = _sentinel(url)
-        client = Sentinel(hosts, socket_timeout=CONNECT_TIMEOUT).master_for(master, **more, **options)  # type: ignore[no-untyped-call]
+        watchers = Sentinel(hosts, socket_timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
+        client = watchers.master_for(master, connection_pool_class=_Pool, **more, **options)  # type: ignore[no-untyped-call]
         return cast("redis.Redis", client)
     if url.startswith("redis+cluster://"):
         return cast("redis.Redis", redis.RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **options))
@@ -37,12 +39,31 @@ def connect_async(url: str, *, read_timeout: float | None = READ_TIMEOUT) -> aio
     if url.startswith("redis+sentinel://"):
         hosts, master, more = _sentinel(url)
         sentinel = AsyncSentinel(hosts, socket_timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
-        return cast("aioredis.Redis", sentinel.master_for(master, **more, **options))
+        found = sentinel.master_for(master, connection_pool_class=_AsyncPool, **more, **options)
+        return cast("aioredis.Redis", found)
     if url.startswith("redis+cluster://"):
         return cast(
             "aioredis.Redis", aioredis.RedisCluster.from_url("redis" + url.removeprefix("redis+cluster"), **options)
         )
     return aioredis.Redis.from_url(url, **options)
+
+
+class _Pool(SentinelConnectionPool):
+    """Closes the connections to the sentinels with those to the primary, which redis-py leaves open."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            for each in self.sentinel_manager.sentinels:
+                each.close()
+
+
+class _AsyncPool(AsyncSentinelConnectionPool):
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for each in self.sentinel_manager.sentinels:
+                await each.aclose()
 
 
 def _options(read_timeout: float | None) -> dict[str, Any]:

@@ -57,6 +57,14 @@ class Api:
     def post(self, path: str, body: Any = None) -> Any:
         return self._send("POST", path, json=body)
 
+    def get_text(self, path: str, media_type: str) -> str:
+        """An answer that is not JSON, as it came."""
+        return self._ask("GET", path, headers={"Accept": media_type}).text
+
+    def post_text(self, path: str, content: bytes, media_type: str, *, about: str) -> Any:
+        """Send a file; a refusal that names a line of it names the file `about` too."""
+        return self._send("POST", path, content=content, headers={"Content-Type": media_type}, about=about)
+
     def put(self, path: str, body: Any = None) -> Any:
         return self._send("PUT", path, json=body)
 
@@ -64,18 +72,22 @@ class Api:
         self._send("DELETE", path)
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
-        try:
-            response = self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Failure(f"{self.url} cannot be reached ({error}); is it running? See --url.") from None
-        if not response.is_success:
-            raise Failure(_sentence(response))
+        response = self._ask(method, path, **options)
         if not response.content:
             return None
         try:
             return response.json()
         except json.JSONDecodeError:
             raise Failure(f"{self.url} does not answer like Anumate's control plane; see --url.") from None
+
+    def _ask(self, method: str, path: str, *, about: str = "", **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Failure(f"{self.url} cannot be reached ({error}); is it running? See --url.") from None
+        if not response.is_success:
+            raise Failure(_sentence(response, about))
+        return response
 
 
 def _is_this_machine(url: str) -> bool:
@@ -96,10 +108,14 @@ def _kept_key() -> str:
         return ""
 
 
-def _sentence(response: httpx.Response) -> str:
+def _sentence(response: httpx.Response, about: str = "") -> str:
     try:
         problem = response.json()
-        faults = [f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())]
+        faults = [f"{_place(error, about)}{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())]
         return f"{'; '.join(faults) or problem['detail']} ({problem['code']})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{response.request.url} answered {response.status_code} {response.reason_phrase}."
+
+
+def _place(error: dict[str, Any], about: str) -> str:
+    return f"{about}, line {error['line']}, " if about and "line" in error else ""

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from anumate_integration_service.cli import circuit, health, services
+from anumate_integration_service.cli import circuit, config, health, services
 from anumate_integration_service.cli.errors import Failure
 from anumate_integration_service.cli.start import start
 
@@ -24,6 +24,7 @@ app.command()(start)
 app.add_typer(services.app, name="services")
 app.add_typer(health.app, name="health")
 app.add_typer(circuit.app, name="circuit")
+config.add_to(app)
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         app()
     except Failure as failure:
         sys.stderr.write(f"anumate-integration: {failure}\n")
-        sys.exit(1)
+        sys.exit(failure.status)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,11 +76,32 @@ def change(actor: Actor, action: str, instance: models.Model, *, reason: str = "
         announce(instance._meta.label)
 
 
+_models_of_the_step: ContextVar[dict[str, None] | None] = ContextVar("models_of_the_step", default=None)
+
+
+@contextmanager
+def one_step() -> Iterator[None]:
+    """Make the changes of the block one transaction that raises the revision by one, or not at all when it changes
+    nothing. Each change keeps its audit row."""
+    models_changed: dict[str, None] = {}
+    with transaction.atomic():
+        token = _models_of_the_step.set(models_changed)
+        try:
+            yield
+        finally:
+            _models_of_the_step.reset(token)
+        if models_changed:
+            announce(", ".join(models_changed))
+
+
 def announce(model: str) -> None:
     """Raise the revision and, once committed, tell who listens.
 
     A listener may be told several times of one transaction; it compares revisions, so only the first costs anything.
     """
+    if (changed := _models_of_the_step.get()) is not None:
+        changed[model] = None
+        return
     Revision.objects.get_or_create(pk=1)
     Revision.objects.filter(pk=1).update(number=F("number") + 1)
     transaction.on_commit(partial(_tell, model))

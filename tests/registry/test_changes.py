@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from registry.models import AuditEntry, Revision, Tenant
-from registry.services.changes import SYSTEM, change
+from registry.services.changes import SYSTEM, change, one_step
 from registry.signals import configuration_changed
 
 pytestmark = pytest.mark.django_db
@@ -43,6 +43,20 @@ def test_a_failed_change_leaves_nothing_behind() -> None:
         fail_after_saving()
     assert not Tenant.objects.exists()
     assert not AuditEntry.objects.exists()
+
+
+def test_many_changes_in_one_step_raise_the_revision_once_and_keep_an_audit_row_each() -> None:
+    with one_step():
+        for name in ("acme", "other"):
+            tenant = Tenant(name=name)
+            with change(SYSTEM, "created", tenant):
+                tenant.save()
+        assert not Revision.objects.exists()
+    assert Revision.objects.get().number == 1
+    assert AuditEntry.objects.count() == 2
+    with one_step():
+        pass
+    assert Revision.objects.get().number == 1
 
 
 def test_listeners_hear_of_a_change_after_the_commit(django_capture_on_commit_callbacks) -> None:

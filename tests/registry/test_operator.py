@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -176,6 +177,40 @@ class TestScrapeTargets:
 
     def test_another_tenants_are_not_among_them(self, live: SyncStore) -> None:
         assert api("acme").get("/v1/prometheus/targets").json() == []
+
+    def test_nothing_to_scrape_is_an_empty_list_and_no_error(self, store: redis.Redis) -> None:
+        client = api()
+        for accept in ("application/json", "text/plain", "*/*", "application/openmetrics-text"):
+            answer = client.get(
+                "/v1/prometheus/targets",
+                headers={"Accept": accept, "X-Prometheus-Refresh-Interval-Seconds": "60.000000"},
+            )
+            assert (answer.status_code, answer["Content-Type"]) == (200, "application/json")
+            assert answer.content == b"[]"
+
+    def test_labels_are_texts_that_prometheus_takes(self, live: SyncStore) -> None:
+        metadata = {"team.name": "shop", "metrics_path": "m"}
+        document = Document("2.0", {"http": Endpoint("http", "10.0.0.9", 80)}, zone="eu-1", metadata=metadata)
+        for number in (1, 2):
+            live.register(Key("default", "a-first", f"a-{number}"), document)
+        live.put_fact(Key("default", "a-first", "a-1"), "state", Fact("draining"))
+        groups = api().get("/v1/prometheus/targets").json()
+        assert [group["labels"]["service"] for group in groups] == ["a-first", "a-first", "orders"]
+        for group in groups:
+            assert group.keys() == {"targets", "labels"}
+            assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) for name in group["labels"])
+            assert all(isinstance(value, str) for value in group["labels"].values())
+        labels = groups[0]["labels"]
+        said = {name.removeprefix("__meta_anumate_"): value for name, value in labels.items()}
+        assert said["instance_id"] == "a-1"
+        assert (said["version"], said["zone"], said["state"], said["health"]) == ("2.0", "eu-1", "draining", "unknown")
+        assert said["metadata_team_name"] == "shop"
+        assert labels["__metrics_path__"] == "/metrics"
+
+    def test_an_endpoint_of_that_name_that_does_not_speak_http_is_not_scraped(self, live: SyncStore) -> None:
+        endpoints = {"metrics": Endpoint("tcp", "10.0.0.9", 81), "web": Endpoint("http", "10.0.0.9", 80)}
+        live.register(Key("default", "a-first", "a-1"), Document(endpoints=endpoints))
+        assert api().get("/v1/prometheus/targets").json()[0]["targets"] == ["10.0.0.9:80"]
 
 
 def test_the_catalogue_of_the_process_answers_when_there_is_one() -> None:

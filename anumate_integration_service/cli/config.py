@@ -1,0 +1,120 @@
+"""`export`, `diff` and `apply`: a tenant's configuration as a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anumate_integration_service.cli.errors import Failure
+from anumate_integration_service.cli.options import DEFAULT_URL, ApiKey, AsJson, Tenant, Url
+
+File = Annotated[str, typer.Argument(help="What `export` wrote; - is the standard input.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Also remove what is absent from the sections that the file has.")]
+
+DIFFERS = 1
+TROUBLE = 2
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the three commands into the command line."""
+    app.command()(export)
+    app.command()(diff)
+    app.command()(apply)
+
+
+def export(json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = "", tenant: Tenant = "") -> None:
+    """Write the configuration as YAML, without secrets."""
+    from anumate_integration_service.cli import show
+    from anumate_integration_service.cli.api import Api
+
+    with Api(url, api_key, tenant) as api:
+        if json:
+            show.as_json(api.get("/v1/config"))
+        else:
+            sys.stdout.write(api.get_text("/v1/config", "application/yaml"))
+
+
+def diff(
+    file: File,
+    prune: Prune = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+) -> None:
+    """Say what `apply` would change. Exit status 0: nothing, 1: something, 2: trouble, as of diff(1)."""
+    from anumate_integration_service.cli.api import Api
+
+    try:
+        content = _content(file)
+        with Api(url, api_key, tenant) as api:
+            answer = _send(api, content, file, dry_run=True, prune=prune)
+    except Failure as failure:
+        failure.status = TROUBLE
+        raise
+    _show(answer, as_json=json)
+    if answer["changes"]:
+        raise typer.Exit(DIFFERS)
+
+
+def apply(
+    file: File,
+    prune: Prune = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+) -> None:
+    """Make the configuration what a file says: all of it, or nothing."""
+    from anumate_integration_service.cli import changes, show
+    from anumate_integration_service.cli.api import Api
+
+    content = _content(file)
+    with Api(url, api_key, tenant) as api:
+        if not yes:
+            _ask(_send(api, content, file, dry_run=True, prune=prune), from_terminal=file != "-")
+        answer = _send(api, content, file, dry_run=False, prune=prune)
+    if json:
+        show.as_json(answer)
+    else:
+        sys.stdout.write(f"Made {changes.summary(answer['changes'])}; the revision is {answer['revision']}.\n")
+
+
+def _ask(planned: Any, *, from_terminal: bool) -> None:
+    """Let the person decide. The question goes to the standard error, so that the answer can be piped."""
+    from anumate_integration_service.cli import changes
+
+    if not planned["changes"]:
+        return
+    if not (from_terminal and sys.stdin.isatty()):
+        raise Failure(f"This makes {changes.summary(planned['changes'])}; say --yes, as nobody can be asked here.")
+    sys.stderr.writelines(f"{line}\n" for line in changes.lines(planned["changes"]))
+    if not typer.confirm(f"Make {changes.summary(planned['changes'])}?", err=True):
+        raise Failure("Nothing is changed.")
+
+
+def _show(answer: Any, *, as_json: bool) -> None:
+    from anumate_integration_service.cli import changes, show
+
+    if as_json:
+        show.as_json(answer)
+        return
+    sys.stdout.writelines(f"{line}\n" for line in changes.lines(answer["changes"]))
+    sys.stdout.write(f"Would make {changes.summary(answer['changes'])}.\n")
+
+
+def _content(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _send(api: Any, content: bytes, file: str, *, dry_run: bool, prune: bool) -> Any:
+    """What the platform answers to the file; what it says of a line is said of this file."""
+    query = f"dry_run={str(dry_run).lower()}&prune={str(prune).lower()}"
+    return api.post_text(f"/v1/config?{query}", content, "application/yaml", about=file)

@@ -1,0 +1,1 @@
+"""What other registries know, as registrations of ours. `consul.py` and `eureka.py` are pure: documents to values."""
