@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from anumate_integration_service.addresses import control_plane
-from anumate_integration_service.cli.errors import Failure
+from anumate_integration_service.cli.errors import NOT_ALLOWED, UNREACHABLE, USAGE, Failure
 
 TIMEOUT = 10.0
 
@@ -21,17 +21,18 @@ TIMEOUT = 10.0
 class Api:
     """One conversation with the control plane."""
 
-    def __init__(self, url: str, api_key: str, tenant: str) -> None:
+    def __init__(self, url: str, api_key: str, tenant: str, *, timeout: float = TIMEOUT) -> None:
         try:
             self.url = control_plane(url)
         except ValueError as error:
-            raise Failure(f"{error} (--url or ANUMATE_URL).") from None
+            raise Failure(f"{error} (--url or ANUMATE_URL).", USAGE) from None
         headers = {"Accept": "application/json"}
-        if key := api_key or (_kept_key() if _is_this_machine(self.url) else ""):
-            headers["X-API-Key"] = key
+        self.key = api_key or (_kept_key() if _is_this_machine(self.url) else "")
+        if self.key:
+            headers["X-API-Key"] = _plain(self.key, "--api-key")
         if tenant:
-            headers["X-Tenant"] = tenant
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+            headers["X-Tenant"] = _plain(tenant, "--tenant")
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -42,15 +43,27 @@ class Api:
         self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        return self._send("GET", path, params={name: value for name, value in query.items() if value})
+        return self._send("GET", path, params=_given(query))
 
-    def get_all(self, path: str) -> Any:
+    def wait(self, path: str, seconds: float, **query: Any) -> Any:
+        """A blocking query: the answer once something has changed, or after `seconds`."""
+        return self._send("GET", path, params=_given(query) | {"wait": f"{seconds:g}s"}, timeout=seconds + TIMEOUT)
+
+    def look(self, url: str) -> httpx.Response:
+        """Whatever stands there, whether it is a refusal or not; without key when it is not the control plane."""
+        own = url.startswith("/")
+        try:
+            return self._http.get(url) if own else httpx.get(url, timeout=self._http.timeout)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Failure(f"{self.url if own else url} cannot be reached ({error})", UNREACHABLE) from None
+
+    def get_all(self, path: str, **query: Any) -> Any:
         """All pages of a list as one answer. By number, because `next` names the host that a proxy may have made up."""
-        answer = page = self.get(path)
+        answer = page = self.get(path, **query)
         number = 1
         while page["next"] and page["results"]:
             number += 1
-            page = self.get(path, page=number)
+            page = self.get(path, page=number, **query)
             answer = {**answer, "next": None, "results": [*answer["results"], *page["results"]]}
         return answer
 
@@ -64,6 +77,9 @@ class Api:
     def post_text(self, path: str, content: bytes, media_type: str, *, about: str) -> Any:
         """Send a file; a refusal that names a line of it names the file `about` too."""
         return self._send("POST", path, content=content, headers={"Content-Type": media_type}, about=about)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._send("PATCH", path, json=body)
 
     def put(self, path: str, body: Any = None) -> Any:
         return self._send("PUT", path, json=body)
@@ -84,10 +100,22 @@ class Api:
         try:
             response = self._http.request(method, path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Failure(f"{self.url} cannot be reached ({error}); is it running? See --url.") from None
+            raise Failure(f"{self.url} cannot be reached ({error}); is it running? See --url.", UNREACHABLE) from None
         if not response.is_success:
-            raise Failure(_sentence(response, about))
+            refused = response.status_code in (401, 403)
+            raise Failure(_sentence(response, about), *((NOT_ALLOWED,) if refused else ()))
         return response
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value}
+
+
+def _plain(value: str, option: str) -> str:
+    """A header's value; anything else would be refused in words that do not say which option is meant."""
+    if not (value.isascii() and value.isprintable()):
+        raise Failure(f"{option} has characters that no key and no tenant has.", USAGE)
+    return value
 
 
 def _is_this_machine(url: str) -> bool:

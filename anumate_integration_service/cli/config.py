@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from anumate_integration_service.cli.command import Talk, connected
 from anumate_integration_service.cli.errors import Failure
-from anumate_integration_service.cli.options import DEFAULT_URL, ApiKey, AsJson, Tenant, Url
 
 File = Annotated[str, typer.Argument(help="What `export` wrote; - is the standard input.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Also remove what is absent from the sections that the file has.")]
@@ -25,63 +25,42 @@ def add_to(app: typer.Typer) -> None:
     app.command()(apply)
 
 
-def export(json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = "", tenant: Tenant = "") -> None:
+@connected
+def export(talk: Talk) -> None:
     """Write the configuration as YAML, without secrets."""
     from anumate_integration_service.cli import show
-    from anumate_integration_service.cli.api import Api
 
-    with Api(url, api_key, tenant) as api:
-        if json:
-            show.as_json(api.get("/v1/config"))
-        else:
-            sys.stdout.write(api.get_text("/v1/config", "application/yaml"))
+    if talk.as_json:
+        show.as_json(talk.api.get("/v1/config"))
+    else:
+        sys.stdout.write(talk.api.get_text("/v1/config", "application/yaml"))
 
 
+@connected(trouble=TROUBLE)
 def diff(
+    talk: Talk,
     file: File,
     prune: Prune = False,
-    json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
 ) -> None:
     """Say what `apply` would change. Exit status 0: nothing, 1: something, 2: trouble, as of diff(1)."""
-    from anumate_integration_service.cli.api import Api
-
-    try:
-        content = _content(file)
-        with Api(url, api_key, tenant) as api:
-            answer = _send(api, content, file, dry_run=True, prune=prune)
-    except Failure as failure:
-        failure.status = TROUBLE
-        raise
-    _show(answer, as_json=json)
+    answer = _send(talk.api, _content(file), file, dry_run=True, prune=prune)
+    talk.show(answer, _show)
     if answer["changes"]:
         raise typer.Exit(DIFFERS)
 
 
+@connected
 def apply(
+    talk: Talk,
     file: File,
     prune: Prune = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
 ) -> None:
     """Make the configuration what a file says: all of it, or nothing."""
-    from anumate_integration_service.cli import changes, show
-    from anumate_integration_service.cli.api import Api
-
     content = _content(file)
-    with Api(url, api_key, tenant) as api:
-        if not yes:
-            _ask(_send(api, content, file, dry_run=True, prune=prune), from_terminal=file != "-")
-        answer = _send(api, content, file, dry_run=False, prune=prune)
-    if json:
-        show.as_json(answer)
-    else:
-        sys.stdout.write(f"Made {changes.summary(answer['changes'])}; the revision is {answer['revision']}.\n")
+    if not yes:
+        _ask(_send(talk.api, content, file, dry_run=True, prune=prune), from_terminal=file != "-")
+    talk.show(_send(talk.api, content, file, dry_run=False, prune=prune), _made)
 
 
 def _ask(planned: Any, *, from_terminal: bool) -> None:
@@ -97,12 +76,15 @@ def _ask(planned: Any, *, from_terminal: bool) -> None:
         raise Failure("Nothing is changed.")
 
 
-def _show(answer: Any, *, as_json: bool) -> None:
-    from anumate_integration_service.cli import changes, show
+def _made(answer: Any) -> None:
+    from anumate_integration_service.cli import changes
 
-    if as_json:
-        show.as_json(answer)
-        return
+    sys.stdout.write(f"Made {changes.summary(answer['changes'])}; the revision is {answer['revision']}.\n")
+
+
+def _show(answer: Any) -> None:
+    from anumate_integration_service.cli import changes
+
     sys.stdout.writelines(f"{line}\n" for line in changes.lines(answer["changes"]))
     sys.stdout.write(f"Would make {changes.summary(answer['changes'])}.\n")
 

@@ -33,4 +33,8 @@ Tenant = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answered.")]
 
+Reason = Annotated[str, typer.Option("--reason", help="Why; everybody who asks is told.")]
+For = Annotated[str, typer.Option("--for", help="For how long, like 30m, 2h or 7d.")]
+Until = Annotated[str, typer.Option("--until", help="Until when, like 2026-12-31T18:00:00Z.")]
+
 DEFAULT_URL = "http://localhost:8090"

@@ -1,54 +1,61 @@
-"""`services list|register|deregister`."""
+"""`services list|register|deregister`; with `states`, what an operator wants of them, and `follow`, what changes."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from anumate_integration_service.cli.options import DEFAULT_URL, ApiKey, AsJson, Tenant, Url
+from anumate_integration_service.cli import complete, follow, states
+from anumate_integration_service.cli.command import Talk, connected, path
+from anumate_integration_service.cli.errors import EXIT_STATUSES
 
-app = typer.Typer(help="What is registered.", no_args_is_help=True)
+app = typer.Typer(help="What is registered.", epilog=EXIT_STATUSES, no_args_is_help=True)
 
 STATUSES = "healthy, degraded, unhealthy or unknown"
 
 
 @app.command("list")
+@connected
 def list_services(
-    name: Annotated[str, typer.Option("--name", help="Only this service.")] = "",
+    talk: Talk,
+    name: Annotated[str, typer.Option("--name", help="Only this service.", autocompletion=complete.services)] = "",
     status: Annotated[str, typer.Option("--status", help=f"Only {STATUSES}.")] = "",
     capability: Annotated[str, typer.Option("--capability", help="Only with this capability.")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only with this tag; may be repeated.")] = None,
     version: Annotated[str, typer.Option("--version", help="Only these versions, like >=1.2,<2.")] = "",
     zone: Annotated[str, typer.Option("--zone", help="Only in this zone.")] = "",
-    json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show every change, until Ctrl-C.")] = False,
 ) -> None:
     """List instances, whatever their health."""
-    from anumate_integration_service.cli import show
-    from anumate_integration_service.cli.api import Api
+    query = {
+        "service_name": name,
+        "status": status or "any",
+        "capability": capability,
+        "tag": tag,
+        "version": version,
+        "zone": zone,
+    }
+    filtered = bool(name or status or capability or tag or version or zone)
+    if watch:
+        follow.as_table(talk, query, lambda answer: _listing(answer, filtered))
+    else:
+        talk.show(talk.api.get("/v1/services", **query), lambda answer: _print(_listing(answer, filtered)))
 
-    with Api(url, api_key, tenant) as api:
-        answer = api.get(
-            "/v1/services",
-            service_name=name,
-            status=status or "any",
-            capability=capability,
-            tag=tag,
-            version=version,
-            zone=zone,
-        )
-    if json:
-        show.as_json(answer)
-        return
+
+def _print(listing: Any) -> None:
+    from anumate_integration_service.cli import show
+
+    show.console().print(listing)
+
+
+def _listing(answer: Any, filtered: bool) -> Any:
+    from anumate_integration_service.cli import show
+
     instances = answer["services"]
     if not instances:
-        show.line("No instances match." if name or status or capability or tag else "Nothing is registered yet.")
-        return
-    show.table(
+        return "No instances match." if filtered else "Nothing is registered yet."
+    return show.laid_out(
         ("SERVICE", "INSTANCE", "STATUS", "STATE", "VERSION", "ZONE", "ENDPOINTS", "TAGS"),
         (
             (
@@ -63,11 +70,14 @@ def list_services(
             )
             for each in instances
         ),
+        spare=("ENDPOINTS", "VERSION", "TAGS", "ZONE"),
     )
 
 
 @app.command()
+@connected
 def register(
+    talk: Talk,
     name: Annotated[str, typer.Option("--name", help="The service.")],
     endpoint: Annotated[
         list[str],
@@ -84,15 +94,8 @@ def register(
     metadata: Annotated[list[str] | None, typer.Option("--metadata", help="name=value; may be repeated.")] = None,
     ttl: Annotated[int | None, typer.Option("--ttl", min=1, help="Seconds it stays without a heartbeat.")] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Send heartbeats until Ctrl-C, then deregister.")] = False,
-    json: AsJson = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
 ) -> None:
     """Register an instance by hand."""
-    from anumate_integration_service.cli import show
-    from anumate_integration_service.cli.api import Api
-
     body: dict[str, Any] = {
         "name": name,
         "version": version,
@@ -103,46 +106,55 @@ def register(
     }
     optional = {"instance_id": instance, "zone": zone, "weight": weight, "lease_ttl": ttl}
     body.update({field: value for field, value in optional.items() if value})
-    with Api(url, api_key, tenant) as api:
-        answer = api.post("/v1/services/register", body)
-        if json:
-            show.as_json(answer)
-        else:
-            stay = "until Ctrl-C" if hold else f"{answer['lease_ttl']} s without a heartbeat; --hold keeps it"
-            show.line(f"Registered {show.text(name)}/{show.text(answer['instance_id'])}; it stays {stay}.")
-        if hold:
-            _hold(api, name, answer["instance_id"], float(answer["heartbeat_interval"]))
+    answer = talk.api.post("/v1/services/register", body)
+    talk.show(answer, lambda answer: _registered(name, answer, hold=hold))
+    if hold:
+        _hold(talk.api, name, answer["instance_id"], float(answer["heartbeat_interval"]))
 
 
 @app.command()
+@connected
 def deregister(
-    name: Annotated[str, typer.Option("--name", help="The service.")],
-    instance: Annotated[str, typer.Option("--instance", help="The instance's id.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = "",
-    tenant: Tenant = "",
+    talk: Talk,
+    name: Annotated[
+        str, typer.Option("--name", help="The service.", show_default=False, autocompletion=complete.services)
+    ],
+    instance: Annotated[
+        str,
+        typer.Option("--instance", help="The instance's id.", show_default=False, autocompletion=complete.instances),
+    ],
 ) -> None:
     """Take an instance out of the registry."""
     from anumate_integration_service.cli import show
-    from anumate_integration_service.cli.api import Api
 
-    with Api(url, api_key, tenant) as api:
-        api.delete(_path(name, instance))
-    show.line(f"Deregistered {show.text(name)}/{show.text(instance)}.")
+    talk.api.delete(path("services", name, instance))
+    gone = {"name": name, "instance_id": instance, "deregistered": True}
+    talk.show(gone, lambda _: show.line(f"Deregistered {show.text(name)}/{show.text(instance)}."))
+
+
+states.add_to(app)
+follow.add_to(app)
+
+
+def _registered(name: str, answer: Any, *, hold: bool) -> None:
+    from anumate_integration_service.cli import show
+
+    stay = "until Ctrl-C" if hold else f"{answer['lease_ttl']} s without a heartbeat; --hold keeps it"
+    show.line(f"Registered {show.text(name)}/{show.text(answer['instance_id'])}; it stays {stay}.")
 
 
 def _hold(api: Any, name: str, instance: str, interval: float) -> None:
-    import threading
+    import time
+
+    from anumate_integration_service.cli.errors import INTERRUPTED
 
     try:
-        while not threading.Event().wait(interval):
-            api.put(f"{_path(name, instance)}/heartbeat")
+        while True:
+            time.sleep(interval)
+            api.put(f"{path('services', name, instance)}/heartbeat")
     except KeyboardInterrupt:
-        api.delete(_path(name, instance))
-
-
-def _path(name: str, instance: str) -> str:
-    return f"/v1/services/{quote(name, safe='')}/{quote(instance, safe='')}"
+        api.delete(path("services", name, instance))
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _endpoint(text: str) -> tuple[str, dict[str, object]]:

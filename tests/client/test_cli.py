@@ -143,9 +143,9 @@ async def test_every_field_at_fault_is_named_once(shell: Shell, registry: StandI
     assert ended == Ended(1, "", expected)
 
 
-async def test_a_platform_that_is_away_is_one_line_and_status_1(shell: Shell) -> None:
+async def test_a_platform_that_is_away_is_one_line_and_status_3(shell: Shell) -> None:
     ended = await shell.run("health", "status", "--url", "http://127.0.0.1:1")
-    assert ended.status == 1
+    assert ended.status == 3
     assert ended.error.startswith("anumate-integration: http://127.0.0.1:1 cannot be reached")
     assert ended.error.count("\n") == 1
 
@@ -155,7 +155,7 @@ async def test_an_address_that_is_none_is_one_clear_line(shell: Shell, url: str)
     shell.environ["ANUMATE_URL"] = url
     expected = f"{url!r} is no address of a control plane: it takes one like http://localhost:8090"
     assert await shell.run("health", "status") == Ended(
-        1, "", f"anumate-integration: {expected} (--url or ANUMATE_URL).\n"
+        2, "", f"anumate-integration: {expected} (--url or ANUMATE_URL).\n"
     )
 
 
