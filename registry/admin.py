@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
-from django.db import models
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
@@ -18,10 +20,11 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from anumate.lib.problem import Problem
 from registry import service_admin  # noqa: F401  (registers its pages)
 from registry.forms import ApiKeyForm, MemberForm, ReasonActionForm, TenantForm
 from registry.models import ApiKey, AuditEntry, Member, Revision, Tenant, TenantHost
-from registry.services import keys, tenants
+from registry.services import keys, members, tenants
 from registry.tenant_admin import PartInline, ReadOnlyAdmin, TenantAdmin, TenantFilter, actor_of, is_superuser
 
 
@@ -72,6 +75,29 @@ class MemberAdmin(TenantAdmin):
     list_select_related: ClassVar = ["user", "tenant"]
     search_fields: ClassVar = ["user__username", "user__email"]
     fields: ClassVar = ["tenant", "username", "role"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        last = isinstance(obj, Member) and members.is_last_owner(obj)
+        return not last and super().has_delete_permission(request, obj)
+
+    def write(self, request: HttpRequest, obj: Any) -> None:
+        """The form has asked before; in between, another owner may have gone."""
+        if obj.pk and obj.role != Member.Role.OWNER:
+            with _denied():
+                members.keep_an_owner(obj)
+        super().write(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        with _denied():
+            members.remove_member(actor_of(request), obj)
+
+
+@contextmanager
+def _denied() -> Iterator[None]:
+    try:
+        yield
+    except Problem as refused:
+        raise PermissionDenied(refused.detail) from None
 
 
 @admin.register(ApiKey)
@@ -231,3 +257,14 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subsc
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return is_superuser(request) and not (isinstance(obj, User) and members.owns_alone(obj))
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[User]) -> None:
+        """One by one: of two owners who are to go, the second may be the last."""
+        with transaction.atomic():
+            for person in queryset:
+                if members.owns_alone(person):
+                    raise PermissionDenied(f"{person} is the last owner of a tenant. Nobody was deleted.")
+                person.delete()

@@ -21,6 +21,7 @@ from unfold.widgets import (
 from registry.models import ApiKey, Member, Tenant
 from registry.scopes import MEANINGS
 from registry.services.keys import may_grant
+from registry.services.members import is_last_owner
 from registry.services.tenants import DEFAULT
 
 
@@ -223,6 +224,12 @@ class MemberForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         if not self.instance.pk:
             self.instance.user = user
         return name
+
+    def clean_role(self) -> str:
+        role: str = self.cleaned_data["role"]
+        if self.instance.pk and role != Member.Role.OWNER and is_last_owner(self.instance):
+            raise ValidationError("This is the last owner of the tenant. Make somebody else an owner first.")
+        return role
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from django.urls import Resolver404, resolve
+from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
 from registry.live.keys import SCOPES
@@ -40,3 +43,27 @@ def code(response: Any) -> tuple[int, str]:
 def pointers(response: Any) -> list[str]:
     """The places of a body that a refusal points to."""
     return [error["pointer"] for error in response.json()["errors"]]
+
+
+def documented(*, lane: bool) -> list[tuple[str, str]]:
+    """Method and path of every operation in the OpenAPI document that the lane, or else Django, answers."""
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    return [
+        (method, path)
+        for path, operations in schema["paths"].items()
+        for method in operations
+        if method in {"get", "post", "put", "patch", "delete"} and _lanes(path) is lane
+    ]
+
+
+def any_path(path: str) -> str:
+    """A documented path with something in each of its places."""
+    return re.sub(r"{\w+}", "x", path.replace("{action}", "open"))
+
+
+def _lanes(path: str) -> bool:
+    try:
+        resolve(any_path(path))
+    except Resolver404:
+        return True
+    return False

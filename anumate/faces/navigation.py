@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     "Registry": (
         Entry("registry.service", "Services", "deployed_code"),
         Entry("registry.instance", "Instances", "dns"),
+        Entry("registry.zone", "Zones", "location_on"),
     ),
     "Gateway": (
         Entry("gateway.route", "Routes", "alt_route"),
