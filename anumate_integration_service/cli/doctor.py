@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anumate_integration_service.cli.command import Talk, connected
 from anumate_integration_service.cli.errors import FAILED
 from anumate_integration_service.cli.options import PANEL
+
+if TYPE_CHECKING:
+    from anumate_integration_service.cli.examine import Finding
 
 Gateway = Annotated[
     str,
@@ -38,10 +42,17 @@ def doctor(talk: Talk, gateway: Gateway = "") -> None:
     if talk.as_json:
         show.as_json({"status": worst, "findings": [each._asdict() for each in findings]})
     else:
-        for each in findings:
-            show.line(f"{show.word(each.status)}  {show.text(each.about)}: {show.text(each.sentence)}")
-            if each.next_step:
-                show.line(f"    → {show.text(each.next_step)}")
+        show.table(("STATUS", "WHAT", "HOW IT IS"), _rows(findings))
         show.line(f"\n{show.text(examine.summary(findings))}")
     if worst == examine.PROBLEM:
         raise typer.Exit(FAILED)
+
+
+def _rows(findings: Iterable[Finding]) -> Iterator[tuple[str, ...]]:
+    """A finding, and under it what to do."""
+    from anumate_integration_service.cli import show
+
+    for each in findings:
+        yield show.word(each.status), show.text(each.about), show.text(each.sentence)
+        if each.next_step:
+            yield "", "", f"→ {show.text(each.next_step)}"

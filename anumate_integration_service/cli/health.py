@@ -110,7 +110,7 @@ def _incidents(answer: Any) -> None:
             )
             for each in answer["results"]
         ),
-        spare=("WHY", "UNTIL"),
+        spare=("UNTIL",),
     )
     if answer["next"]:
         show.line(f"{answer['count']} in all; --limit shows more.")

@@ -35,7 +35,7 @@ def list_keys(talk: Talk, every: Annotated[bool, typer.Option("--all", help="Rev
 @connected
 def create(
     talk: Talk,
-    name: Annotated[str, typer.Argument(help="Whose it is, or what for.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is, or what for.", show_default=False)],
     scope: Annotated[list[str], typer.Option("--scope", help="What it may, like gateway:invoke; may be repeated.")],
     lasting: For = "",
     until: Until = "",

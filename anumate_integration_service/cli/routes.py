@@ -25,7 +25,9 @@ def list_routes(talk: Talk) -> None:
 @connected
 def show_route(
     talk: Talk,
-    name: Annotated[str, typer.Argument(help="The route.", show_default=False, autocompletion=complete.routes)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The route.", show_default=False, autocompletion=complete.routes)
+    ],
 ) -> None:
     """Show everything that is said about a route."""
     talk.show(talk.api.get(path("routes", name)), _one)
@@ -35,7 +37,7 @@ def show_route(
 @connected
 def explain(
     talk: Talk,
-    method: Annotated[str, typer.Argument(help="Like GET.", show_default=False)],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Like GET.", show_default=False)],
     address: Annotated[
         str, typer.Argument(metavar="URL", help="https://shop.example/orders?x=1, or only /orders.", show_default=False)
     ],

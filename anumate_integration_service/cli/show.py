@@ -33,6 +33,8 @@ STYLES = {
 GAP = 2
 # A column this narrow is not worth breaking.
 UNBROKEN = 14
+# A longer text may as well be read in several lines, this wide at least.
+READABLE = 30
 # What would steer the terminal, or turn the direction of what follows.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 
@@ -91,7 +93,7 @@ def laid_out(columns: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Se
 def _kept(columns: Sequence[str], widths: Sequence[int], spare: Sequence[str], room: int) -> list[int]:
     kept = list(range(len(columns)))
     for name in reversed(spare):
-        if sum(widths[at] + GAP for at in kept) - GAP <= room:
+        if sum(min(widths[at], READABLE) + GAP for at in kept) - GAP <= room:
             break
         kept.remove(columns.index(name))
     return kept

@@ -12,7 +12,9 @@ from anumate_integration_service.cli.command import Talk, connected, path
 from anumate_integration_service.cli.errors import Failure
 from anumate_integration_service.cli.options import For, Reason, Until
 
-Name = Annotated[str, typer.Argument(help="The service.", show_default=False, autocompletion=complete.services)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The service.", show_default=False, autocompletion=complete.services)
+]
 Instance = Annotated[
     str,
     typer.Argument(
@@ -105,14 +107,14 @@ def _explain(answer: Any) -> None:
         f"{show.text(answer['instance_id'])}: {show.text(answer['sentence'])}"
     )
     own = [
-        ("lease", "held" if answer["live"] else "none", "", "", "", ""),
-        ("health", answer["health"], "", "", "", ""),
-        ("state", answer["state"], "", "", "", ""),
+        ("lease", "held" if answer["live"] else "none", "", "", ""),
+        ("health", answer["health"], "", "", ""),
+        ("operator", answer["state"], "", "", ""),
     ]
     show.table(
-        ("FACT", "VALUE", "WHAT IT SAYS", "SINCE", "UNTIL", "FROM"),
+        ("FACT", "WHAT IT SAYS", "SINCE", "UNTIL", "FROM"),
         ([show.text(cell) for cell in row] for row in [*own, *_facts(answer["facts"])]),
-        spare=("WHAT IT SAYS", "FROM", "SINCE", "UNTIL"),
+        spare=("UNTIL", "FROM", "SINCE"),
     )
     show.line("")
 
@@ -121,8 +123,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            str(fact["value"]),
-            str(fact["sentence"] or ""),
+            str(fact["sentence"] or fact["value"]),
             times.shown(fact["since"]),
             times.shown(fact["expires_at"]),
             str(fact["source"] or ""),

@@ -12,7 +12,9 @@ from anumate_integration_service.cli.errors import EXIT_STATUSES
 
 app = typer.Typer(help="Who shares this installation.", epilog=EXIT_STATUSES, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The tenant.", show_default=False, autocompletion=complete.tenants)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The tenant.", show_default=False, autocompletion=complete.tenants)
+]
 
 
 @app.command("list")
@@ -26,7 +28,9 @@ def list_tenants(talk: Talk) -> None:
 @connected
 def create(
     talk: Talk,
-    name: Annotated[str, typer.Argument(help="A DNS label; it cannot be changed later.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A DNS label; it cannot be changed later.", show_default=False)
+    ],
     title: Annotated[str, typer.Option("--title", help="What people call it.")] = "",
     host: Annotated[list[str] | None, typer.Option("--host", help="A host name of its own; may be repeated.")] = None,
 ) -> None:
