@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import algorithms, gateway, health, registry
+from benchmarks import algorithms, gateway, health, registry, watchers
 from benchmarks.stand import CORES
 
 SUITES: dict[str, Callable[[], None]] = {
@@ -13,6 +13,7 @@ SUITES: dict[str, Callable[[], None]] = {
     "gateway": gateway.main,
     "registry": registry.main,
     "health": health.main,
+    "watch": watchers.main,
 }
 
 if __name__ == "__main__":

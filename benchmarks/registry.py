@@ -20,17 +20,15 @@ SECONDS = 4
 
 def main() -> None:
     with Stand() as stand:
-        key, port = _configure(stand), free_port()
-        environ = {"API_KEY_PEPPER": PEPPER, "SECRET_KEY": "a signing key for benchmarks, long enough to be accepted"}
-        command = (PYTHON, "-m", "uvicorn", "anumate.asgi:application", "--port", str(port), "--no-access-log")
-        web = stand.start(*command, "--log-level", "warning", core=MEASURED, port=port, **environ)
+        key = configure(stand)
+        web, port = web_worker(stand)
         base, headers = f"http://127.0.0.1:{port}", {"X-API-Key": key}
 
         def send(requests: list[load.Request]) -> load.Result:
             return load.send(base, requests, core=OTHER, seconds=SECONDS, headers=headers)
 
         names = [(f"service-{number // PER_SERVICE}", f"i{number}") for number in range(INSTANCES)]
-        register = send([("POST", "/v1/services/register", _body(*name)) for name in names])
+        register = send([("POST", "/v1/services/register", body_of(*name)) for name in names])
         beat = send(
             [("PUT", f"/v1/services/{service}/{id}/heartbeat", "") for service, id in names[: PER_SERVICE * 100]]
         )
@@ -44,7 +42,16 @@ def main() -> None:
     rows("Memory after the run", ("", "RSS MB", "PSS MB"), [("web worker", f"{rss:.0f}", f"{pss:.0f}")])
 
 
-def _configure(stand: Stand) -> str:
+def web_worker(stand: Stand) -> tuple[subprocess.Popen[bytes], int]:
+    """One web worker on the measured core, and its port."""
+    port = free_port()
+    environ = {"API_KEY_PEPPER": PEPPER, "SECRET_KEY": "a signing key for benchmarks, long enough to be accepted"}
+    command = (PYTHON, "-m", "uvicorn", "anumate.asgi:application", "--port", str(port), "--no-access-log")
+    return stand.start(*command, "--log-level", "warning", core=MEASURED, port=port, **environ), port
+
+
+def configure(stand: Stand) -> str:
+    """Tables, a tenant and a key; answers the key."""
     migrate = [PYTHON, "manage.py", "migrate", "--verbosity", "0"]
     environ = stand.environ(
         SECRET_KEY="a signing key for benchmarks, long enough to be accepted", API_KEY_PEPPER=PEPPER
@@ -62,7 +69,7 @@ def _configure(stand: Stand) -> str:
     return key
 
 
-def _body(service: str, instance: str) -> str:
+def body_of(service: str, instance: str) -> str:
     endpoints = {"http": {"protocol": "http", "host": "127.0.0.1", "port": 8000}}
     body = {"name": service, "instance_id": instance, "version": "1.0.0", "endpoints": endpoints}
     return json.dumps({**body, "capabilities": ["http_api"], "tags": ["api", "production"], "lease_ttl": 600})

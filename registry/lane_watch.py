@@ -36,6 +36,7 @@ class Lookout:
         self._chance = chance
         self._items = items
         self._changes = Changes(node.catalog)
+        self._listings: dict[tuple[str, Query], bytes] = {}
         self._keys_changed = asyncio.Event()
         # After the node's own, so that whoever is woken finds the new keys in force.
         for section in ("keys", "tenants"):
@@ -49,9 +50,19 @@ class Lookout:
             await self._wait(request, query.index, query)
             admit(self._node.keys, request, "registry:read")
         now = time.time()
-        found = query.find(self._node.catalog, request.tenant, now)
-        body = self._items.encode(found, self._node.catalog.index, now)
-        await request.answer(200, body, _JSON, _NO_STORE, *self._staleness(now))
+        await request.answer(200, self._listing(query, request.tenant, now), _JSON, _NO_STORE, *self._staleness(now))
+
+    def _listing(self, query: Query, tenant: str, now: float) -> bytes:
+        """The body of an answer. Those who look for the same in one turn of the loop, as many do that one change has
+        woken, share it; nothing can come in between."""
+        what = (tenant, msgspec.structs.replace(query, index=None, wait=None))
+        body = self._listings.get(what)
+        if body is None:
+            if not self._listings:
+                asyncio.get_running_loop().call_soon(self._listings.clear)
+            found = query.find(self._node.catalog, tenant, now)
+            body = self._listings[what] = self._items.encode(found, self._node.catalog.index, now)
+        return body
 
     async def watch(self, request: Request) -> None:
         """A snapshot, or what changed since the index of a client that comes back; then each service that changes."""
@@ -94,22 +105,27 @@ class Lookout:
     async def _refusal(self, request: Request, scope: str) -> None:
         """Returns once the key that let the request in does so no longer (revoked, expired, its tenant inactive), or
         the server is about to stop."""
-        while not self._node.leaving:
+        while True:
             changed = self._keys_changed
-            try:
-                admit(self._node.keys, request, scope)
-            except Problem:
+            if self._is_over(request, scope):
                 return
-            expires_at = request.key.expires_at if request.key else 0.0
-            left = expires_at - time.time() if expires_at else KEY_CHECK_SECONDS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(left, 0.01), KEY_CHECK_SECONDS)):
+                async with asyncio.timeout(_key_lasts(request)):
                     await changed.wait()
+
+    def _is_over(self, request: Request, scope: str) -> bool:
+        """Whether a request that was let in has to end: its key has lost its right, or the server is about to stop."""
+        try:
+            admit(self._node.keys, request, scope)
+        except Problem:
+            return True
+        return self._node.leaving
 
     def _tell_of_keys(self, _body: bytes) -> None:
         self._look_again()
 
     def _look_again(self) -> None:
+        self._changes.look_again()
         self._keys_changed.set()
         self._keys_changed = asyncio.Event()
 
@@ -118,19 +134,21 @@ class Lookout:
         if query.wait is None:
             await self._changes.catch_up(index, CATCH_UP_SECONDS)
         elif not self._changes.since(index, request.tenant, query.service_name):
-            seconds = patience(query.wait, self._chance())
-            waiting = self._changes.wait(index, request.tenant, query.service_name, seconds)
-            changed = asyncio.ensure_future(waiting)
             gone = asyncio.ensure_future(request.gone())
-            refused = asyncio.ensure_future(self._refusal(request, "registry:read"))
             try:
-                await asyncio.wait((changed, gone, refused), return_when=asyncio.FIRST_COMPLETED)
+                await self._changes.wait(
+                    index,
+                    request.tenant,
+                    query.service_name,
+                    patience(query.wait, self._chance()),
+                    until=gone,
+                    stop=lambda: self._is_over(request, "registry:read"),
+                    ask_again=lambda: _key_lasts(request),
+                )
                 if gone.done():
                     raise ClientGone
             finally:
-                changed.cancel()
                 gone.cancel()
-                refused.cancel()
 
     def _opening(self, request: Request, query: Query) -> bytes:
         catalog, since = self._node.catalog, query.index
@@ -158,6 +176,13 @@ class Lookout:
     def _staleness(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         since = self._node.catalog.stale_since
         return () if since is None else ((b"x-anumate-stale", b"%d" % max(0, now - since)),)
+
+
+def _key_lasts(request: Request) -> float:
+    """How many seconds the key may be taken to be good, if nothing is heard of it."""
+    expires_at = request.key.expires_at if request.key else 0.0
+    left = expires_at - time.time() if expires_at else KEY_CHECK_SECONDS
+    return min(max(left, 0.01), KEY_CHECK_SECONDS)
 
 
 class _Watcher:

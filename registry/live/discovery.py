@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -268,35 +267,63 @@ class Changes:
         position = self._catalog.position
         return index.epoch != position.epoch or self._catalog.changed_at(tenant, service) > index.seq
 
-    async def wait(self, index: Index, tenant: str, service: str, seconds: float) -> None:
-        """Return once something changed after `index` or an operator's state ended, or when the time is up."""
+    async def wait(
+        self,
+        index: Index,
+        tenant: str,
+        service: str,
+        seconds: float,
+        *,
+        until: asyncio.Future[Any] | None = None,
+        stop: Callable[[], bool] = bool,
+        ask_again: Callable[[], float] = lambda: MAX_WAIT,
+    ) -> None:
+        """Return once something changed after `index` or an operator's state ended, or when the time is up.
+
+        Sooner when `until` is done, or when `stop` says so. That is asked after `look_again`, and when the seconds that
+        `ask_again` gives have passed.
+        """
         now, ends = time.time(), Ends(self._catalog, tenant)
         ends.look((service,) if service else self._catalog.services(tenant), now)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, ends.seconds(now))):
-                while not self.since(index, tenant, service):
-                    if await self._next(tenant, service):
-                        return
+        clock = asyncio.get_running_loop().time
+        end = clock() + min(seconds, ends.seconds(now))
+        while not (self.since(index, tenant, service) or stop() or (until and until.done())):
+            if (left := end - clock()) <= 0 or await self._next(tenant, service, min(left, ask_again()), until):
+                return
+
+    def look_again(self) -> None:
+        """Have everyone who waits ask again whether to stop."""
+        for pair in list(self._waiting):
+            self._wake_one(pair, at_once=False)
 
     async def catch_up(self, index: Index, seconds: float) -> None:
         """Return once this process knows what another one answered with `index`, or when the time is up."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._behind(index):
-                    await self._next(*_ANYTHING)
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        while self._behind(index) and (left := end - clock()) > 0:
+            await self._next(*_ANYTHING, left)
 
     def _behind(self, index: Index) -> bool:
         position = self._catalog.position
         return index.epoch == position.epoch and index.seq > position.seq
 
-    async def _next(self, tenant: str, service: str) -> bool:
-        """Wait for the next change; whether it is one that no index tells."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    async def _next(self, tenant: str, service: str, seconds: float, until: asyncio.Future[Any] | None = None) -> bool:
+        """Wait for the next change, for `until` or for so long; whether it is a change that no index tells."""
+        # One future and one timer: a thousand may be woken in one turn of the loop, where each task more would count.
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(seconds, _end, future)
         waiting = self._waiting[tenant, service]
         waiting.add(future)
+        end = partial(_end, future)
+        if until is not None:
+            until.add_done_callback(end)
         try:
             return await future
         finally:
+            timer.cancel()
+            if until is not None:
+                until.remove_done_callback(end)
             waiting.discard(future)
             if not waiting:
                 self._waiting.pop((tenant, service), None)
@@ -312,6 +339,11 @@ class Changes:
         for future in self._waiting.get(pair, ()):
             if not future.done():
                 future.set_result(at_once)
+
+
+def _end(future: asyncio.Future[bool], _done: object = None) -> None:
+    if not future.done():
+        future.set_result(False)
 
 
 def _parsed(
