@@ -42,7 +42,7 @@ class Held(APIView):
 
     scopes: ClassVar = {"read": "registry:read"}
 
-    @extend_schema(operation_id="services_held", responses=HeldListSerializer)  # type: ignore[untyped-decorator]
+    @extend_schema(operation_id="leases_held", responses=HeldListSerializer)  # type: ignore[untyped-decorator]
     def get(self, request: Request) -> Response:
         found = [_shown(instance) for instance in held.held(caller_of(request).tenant)]
         return Response(HeldListSerializer({"held": found}).data)
@@ -53,7 +53,7 @@ class HeldRelease(APIView):
 
     scopes: ClassVar = {"write": "registry:write"}
 
-    @extend_schema(operation_id="services_held_release", request=ReleaseSerializer, responses=ReleasedSerializer)  # type: ignore[untyped-decorator]
+    @extend_schema(operation_id="leases_held_release", request=ReleaseSerializer, responses=ReleasedSerializer)  # type: ignore[untyped-decorator]
     def post(self, request: Request) -> Response:
         caller = caller_of(request)
         wanted = ReleaseSerializer(data=request.data)

@@ -82,8 +82,6 @@ class Lane:
                 return _by_method(method, POST=self._register)
             case ["", "watch"]:
                 return _by_method(method, GET=self._lookout.watch)
-            case ["", "held", _]:
-                return None
             case ["", _, _, "heartbeat"]:
                 return _by_method(method, PUT=self._heartbeat)
             case ["", _, named] if named and named not in RESERVED_INSTANCES:

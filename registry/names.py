@@ -13,7 +13,7 @@ WORD: Final = r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$"
 TAG: Final = r"^[A-Za-z0-9]([A-Za-z0-9_.:/=-]{0,62}[A-Za-z0-9])?$"
 ZONE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
-RESERVED_SERVICES: Final = frozenset({"register", "watch", "held"})
+RESERVED_SERVICES: Final = frozenset({"register", "watch"})
 RESERVED_INSTANCES: Final = frozenset({"state", "why", "history", "heartbeat"})
 
 _label = re.compile(LABEL)

@@ -29,8 +29,8 @@ router.register("v1/tenants", views.Tenants, basename="tenant")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *router.urls,
-    path("v1/services/held", held_views.Held.as_view(), name="held"),
-    path("v1/services/held/release", held_views.HeldRelease.as_view(), name="held-release"),
+    path("v1/leases/held", held_views.Held.as_view(), name="held"),
+    path("v1/leases/held/release", held_views.HeldRelease.as_view(), name="held-release"),
     path("v1/services/<service:name>/state", views.ServiceState.as_view(), name="service-state"),
     path("v1/services/<service:name>/state/undo", views.ServiceStateUndo.as_view(), name="service-state-undo"),
     path("v1/services/<service:name>/<instance:id>/state", views.InstanceState.as_view(), name="instance-state"),

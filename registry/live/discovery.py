@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 
 from registry.live.bodies import Fault, invalid
 from registry.live.catalog import Catalog, Pair
-from registry.live.instances import Document, Endpoint, Instance, Key
+from registry.live.instances import WORDS, Document, Endpoint, Instance, Key
 from registry.live.ops import Index
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class Items:
     def __init__(self) -> None:
         self._expiries: dict[str, float] = {}
         self._renewed: dict[str, float] = {}
-        self._encoded: dict[str, tuple[Instance, float, str, bytes]] = {}
+        self._encoded: dict[str, tuple[Instance, float, str, int, bytes]] = {}
 
     def encode(self, instances: Iterable[Instance], index: str, now: float) -> bytes:
         """The body of an answer."""
@@ -189,17 +189,17 @@ class Items:
             del self._encoded[key]
 
     def _item(self, instance: Instance, now: float) -> bytes:
-        key, state = str(instance.key), instance.state(now)
+        key, state, weight = str(instance.key), instance.state(now), instance.weight(now)
         expires_at = self._expiries.get(key) or instance.registered_at + instance.document.lease_ttl
         known = self._encoded.get(key)
-        if known is not None and known[0] is instance and known[1] == expires_at and known[2] == state:
-            return known[3]
-        encoded = msgspec.json.encode(item(instance, state, expires_at))
-        self._encoded[key] = (instance, expires_at, state, encoded)
+        if known is not None and known[0] is instance and known[1:4] == (expires_at, state, weight):
+            return known[4]
+        encoded = msgspec.json.encode(item(instance, state, weight, expires_at))
+        self._encoded[key] = (instance, expires_at, state, weight, encoded)
         return encoded
 
 
-def item(instance: Instance, state: str, expires_at: float) -> ServiceItem:
+def item(instance: Instance, state: str, weight: int, expires_at: float) -> ServiceItem:
     key, document = instance.key, instance.document
     return ServiceItem(
         key.service,
@@ -209,7 +209,7 @@ def item(instance: Instance, state: str, expires_at: float) -> ServiceItem:
         document.capabilities,
         document.tags,
         document.zone,
-        document.weight,
+        weight,
         document.metadata,
         document.lease_ttl,
         instance.health,
@@ -236,7 +236,7 @@ class Ends:
         """Learn the earliest end after `now` of each of these services."""
         for service in services:
             instances = self._catalog.instances(self._tenant, service)
-            facts = (instance.facts.get(kind) for instance in instances for kind in ("state", "service_state"))
+            facts = (instance.facts.get(kind) for instance in instances for kind in WORDS)
             ends = [fact.expires_at for fact in facts if fact and fact.expires_at > now]
             if ends:
                 self._next[service] = min(ends)

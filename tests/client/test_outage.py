@@ -57,7 +57,7 @@ def clients_of(url: str, key: str, errors: list[AnumateError]) -> list[Discovery
             instance_id=f"instance-{number}",
             http_port=8000,
             host="127.0.0.1",
-            lease_ttl=3,
+            lease_ttl=5,
             longest_retry=1.0,
             on_error=errors.append,
         )

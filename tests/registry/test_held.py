@@ -32,7 +32,7 @@ def live(store: redis.Redis) -> SyncStore:
 @pytest.mark.django_db
 class TestHeld:
     def test_who_is_held_is_listed_with_the_sentence_why(self, live: SyncStore) -> None:
-        answer = api(scopes=("registry:read",)).get("/v1/services/held")
+        answer = api(scopes=("registry:read",)).get("/v1/leases/held")
         held = answer.json()["held"]
         assert (answer.status_code, len(held)) == (200, 17)
         assert {item["name"] for item in held} == {"orders", "stock"}
@@ -46,28 +46,28 @@ class TestHeld:
 
     def test_a_release_ends_them_at_the_next_sweep_and_is_audited(self, live: SyncStore) -> None:
         body = {"service_name": "orders", "reason": "the rack is gone"}
-        answer = api(scopes=("registry:write",)).post("/v1/services/held/release", body)
+        answer = api(scopes=("registry:write",)).post("/v1/leases/held/release", body)
         assert (answer.status_code, answer.json()) == (200, {"released": 16})
         entry = AuditEntry.objects.get(action="released")
         assert (entry.reason, entry.after) == ("the rack is gone", {"service": "orders", "instances": 16})
         live.stamp()
         assert len(live.sweep()) == 16
-        assert [item["name"] for item in api().get("/v1/services/held").json()["held"]] == ["stock"]
+        assert [item["name"] for item in api().get("/v1/leases/held").json()["held"]] == ["stock"]
 
     def test_where_nothing_is_held_nothing_is_audited(self, store: redis.Redis) -> None:
-        assert api().post("/v1/services/held/release", {}).json() == {"released": 0}
+        assert api().post("/v1/leases/held/release", {}).json() == {"released": 0}
         assert not AuditEntry.objects.filter(action="released").exists()
 
     def test_it_needs_the_right_to_write_and_a_body_that_it_knows(self, store: redis.Redis) -> None:
-        assert code(api(scopes=("registry:read",)).post("/v1/services/held/release", {})) == (403, "scope_missing")
-        assert pointers(api().post("/v1/services/held/release", {"all": True})) == ["/all"]
+        assert code(api(scopes=("registry:read",)).post("/v1/leases/held/release", {})) == (403, "scope_missing")
+        assert pointers(api().post("/v1/leases/held/release", {"all": True})) == ["/all"]
 
 
 async def test_the_lane_leaves_what_is_held_to_django(store: redis.Redis, redis_url: str) -> None:
     async with serving(redis_url) as lane:
         answers: list[httpx.Response] = [
-            await lane.http.get("/v1/services/held"),
-            await lane.http.post("/v1/services/held/release"),
+            await lane.http.get("/v1/leases/held"),
+            await lane.http.post("/v1/leases/held/release"),
         ]
         assert [answer.status_code for answer in answers] == [299, 299]
         refused = await lane.http.post(
