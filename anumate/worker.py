@@ -7,6 +7,7 @@ uvicorn's own worker serves as well; then a client that waits for a change when 
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -27,6 +28,10 @@ class _Server(uvicorn.Server):
 
 class WebWorker(UvicornWorker):  # type: ignore[misc]
     """uvicorn's worker around that server."""
+
+    def init_process(self) -> None:
+        os.environ["WEB_CONCURRENCY"] = str(self.cfg.workers)  # what the command line says, for the app to be loaded
+        super().init_process()
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi

@@ -118,7 +118,7 @@ class ReasonActionForm(ActionForm):  # type: ignore[misc]  # unfold has no types
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     class Meta:
         model = Tenant
-        fields: ClassVar = ["name", "title", "active"]
+        fields: ClassVar = ["name", "title", "active", "max_services", "max_instances", "max_requests_per_second"]
 
     def clean_active(self) -> bool:
         active: bool = self.cleaned_data["active"]

@@ -70,9 +70,7 @@ def on_change(model: str, **_: Any) -> None:
 
 def tenants() -> TenantSection:
     rows = Tenant.objects.order_by("name").prefetch_related("hosts")
-    return TenantSection(
-        tuple(TenantRecord(row.name, row.active, tuple(each.host for each in row.hosts.all())) for row in rows)
-    )
+    return TenantSection(tuple(map(_tenant, rows)))
 
 
 def keys() -> KeySection:
@@ -90,6 +88,11 @@ def states() -> StateSection:
         *Instance.objects.filter(spoken).select_related("service__tenant").order_by("pk"),
     ]
     return StateSection({str(live_key(row)): fact for row in rows if (fact := state_fact(row))})
+
+
+def _tenant(row: Tenant) -> TenantRecord:
+    hosts = tuple(each.host for each in row.hosts.all())
+    return TenantRecord(row.name, row.active, hosts, row.max_services, row.max_instances, row.max_requests_per_second)
 
 
 def _record(row: ApiKey) -> KeyRecord:
