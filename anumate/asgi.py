@@ -23,8 +23,12 @@ from registry.lane import Lane
 from registry.live.node import Node, set_current
 
 node = Node(settings.ENV, settings.API_KEY_PEPPER, cache_dir=settings.HOME / "cache" / "web")
+# What gunicorn and uvicorn call the number of their workers: each has its share of a tenant's requests a second.
+workers = os.environ.get("WEB_CONCURRENCY", "")
 # The lane bounds its bodies itself.
-lane = Lane(whole_bodies(django_app, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), node)
+lane = Lane(
+    whole_bodies(django_app, settings.DATA_UPLOAD_MAX_MEMORY_SIZE), node, int(workers) if workers.isdigit() else 1
+)
 front = known_hosts_only(for_pages_elsewhere(lane, Cors(settings.ENV.cors_origins)), settings.ALLOWED_HOSTS)
 readiness = Readiness(node)
 

@@ -9,6 +9,7 @@ uvicorn's own worker serves as well, without either.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 
@@ -39,6 +40,10 @@ class WebWorker(UvicornWorker):  # type: ignore[misc]
     """uvicorn's worker around that server."""
 
     CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "http": Protocol}
+
+    def init_process(self) -> None:
+        os.environ["WEB_CONCURRENCY"] = str(self.cfg.workers)  # what the command line says, for the app to be loaded
+        super().init_process()
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi

@@ -40,7 +40,7 @@ class TenantPage(TenantAdmin):
     list_display: ClassVar = ["name", "title", "active", "owned_hosts", "created_at"]
     list_filter: ClassVar = ["active"]
     search_fields: ClassVar = ["name", "title", "hosts__host"]
-    fields: ClassVar = ["name", "title", "active"]
+    fields: ClassVar = ["name", "title", "active", "max_services", "max_instances", "max_requests_per_second"]
     inlines: ClassVar = [TenantHostInline]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:

@@ -173,7 +173,7 @@ class WordForm(forms.Form):
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     class Meta:
         model = Tenant
-        fields: ClassVar = ["name", "title", "active"]
+        fields: ClassVar = ["name", "title", "active", "max_services", "max_instances", "max_requests_per_second"]
 
     def clean_active(self) -> bool:
         active: bool = self.cleaned_data["active"]

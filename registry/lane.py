@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,8 @@ from registry.lane_watch import Lookout
 from registry.live.discovery import Items, moment
 from registry.live.instances import Fact, Key
 from registry.live.node import Node
-from registry.live.ops import Change, Index
+from registry.live.ops import NO_QUOTA, Change, Index, Quota, QuotaExceeded
+from registry.live.quotas import Rates
 from registry.live.registration import Registered, Renewed, decode_heartbeat, decode_registration
 from registry.names import INSTANCE_ID, LABEL, RESERVED_INSTANCES
 
@@ -42,11 +44,14 @@ _instance_id = re.compile(INSTANCE_ID).fullmatch
 
 
 class Lane:
-    def __init__(self, django: AsgiApp, node: Node) -> None:
+    """`workers` is how many processes serve the lane; each has its share of a tenant's requests a second."""
+
+    def __init__(self, django: AsgiApp, node: Node, workers: int = 1) -> None:
         self._django = django
+        self._rates = Rates(workers)
         self._node = node
         self._items = Items()
-        self._lookout = Lookout(node, self._items)
+        self._lookout = Lookout(node, self._items, self._take)
         node.background(self._stamp)
         node.background(self._refresh)
 
@@ -62,6 +67,9 @@ class Lane:
             return
         except Problem as problem:
             await self._refuse(request, problem)
+        except QuotaExceeded as error:
+            # When one of them leaves, nobody knows; a minute is what a sweep takes at most for one that has died.
+            await self._refuse(request, Problem("quota_exceeded", str(error), headers={"Retry-After": "60"}))
         except UNAVAILABLE:
             away = "The store is away. What is known can be read; try again to write."
             await self._refuse(request, Problem("unavailable", away, headers={"Retry-After": "1"}))
@@ -94,7 +102,9 @@ class Lane:
         admit(self._node.keys, request, "registry:write")
         registration = decode_registration(await request.body())
         key, document, check = registration.key(request.tenant), registration.document(), registration.check()
-        lease = await self._node.store.register(key, document, check=check)
+        if self._node.catalog.get(key) is None:
+            self._take(request)
+        lease = await self._node.store.register(key, document, check=check, quota=self._quota(request.tenant))
         if lease.outcome != "renewed":
             self._absorb(lease.index, Change(lease.index.seq, "put", key, document, lease.registered_at))
         self._items.renewed(key, lease.expires_at)
@@ -133,6 +143,18 @@ class Lane:
         await request.answer(204)
 
     # What they share
+
+    def _take(self, request: Request) -> None:
+        """Raises Problem `quota_exceeded` when the tenant has used up its requests of this second."""
+        tenant = self._node.keys.tenant(request.tenant)
+        if tenant is None or not (wait := self._rates.take(tenant, time.monotonic())):
+            return
+        detail = f"This tenant may send {tenant.max_requests_per_second} requests a second here."
+        raise Problem("quota_exceeded", detail, headers={"Retry-After": str(math.ceil(wait))})
+
+    def _quota(self, name: str) -> Quota:
+        tenant = self._node.keys.tenant(name)
+        return NO_QUOTA if tenant is None else Quota(tenant.max_services, tenant.max_instances)
 
     async def _report(self, key: Key, said: Fact) -> Index | None:
         known = self._node.catalog.get(key)

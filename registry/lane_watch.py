@@ -29,10 +29,17 @@ _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
 class Lookout:
-    """Answers `GET /v1/services` and `GET /v1/services/watch`."""
+    """Answers `GET /v1/services` and `GET /v1/services/watch`. `take` raises Problem where a tenant asks too often."""
 
-    def __init__(self, node: Node, items: Items, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        node: Node,
+        items: Items,
+        take: Callable[[Request], None],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._node = node
+        self._take = take
         self._chance = chance
         self._items = items
         self._changes = Changes(node.catalog)
@@ -45,6 +52,7 @@ class Lookout:
 
     async def discover(self, request: Request) -> None:
         admit(self._node.keys, request, "registry:read")
+        self._take(request)
         query = _query(request)
         if query.index is not None:
             await self._wait(request, query.index, query)
@@ -67,6 +75,7 @@ class Lookout:
     async def watch(self, request: Request) -> None:
         """A snapshot, or what changed since the index of a client that comes back; then each service that changes."""
         admit(self._node.keys, request, "registry:read")
+        self._take(request)
         query = _query(request, resume=request.headers.get(b"last-event-id", b"").decode("latin-1"))
         ends = Ends(self._node.catalog, request.tenant)
         watcher = _Watcher(query, request.tenant, ends)

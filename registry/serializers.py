@@ -158,12 +158,15 @@ class HostNames(serializers.ListField):
         return hosts
 
 
+QUOTAS = ("max_services", "max_instances", "max_requests_per_second")
+
+
 class TenantSerializer(StrictModel):
     hosts = HostNames(default=list, max_length=1000)
 
     class Meta:
         model = Tenant
-        fields = ["name", "title", "active", "hosts", "created_at"]
+        fields = ["name", "title", "active", "hosts", *QUOTAS, "created_at"]
         read_only_fields = ["created_at"]
         extra_kwargs = {"name": {"validators": [label]}}  # a name that is taken is a conflict, not a wrong value
 

@@ -52,9 +52,14 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tenant as every process knows it. A quota that is None is none."""
+
     name: str
     active: bool = True
     hosts: tuple[str, ...] = ()
+    max_services: int | None = None
+    max_instances: int | None = None
+    max_requests_per_second: int | None = None
 
 
 class KeySection(msgspec.Struct, frozen=True):

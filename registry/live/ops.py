@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -74,6 +74,24 @@ class Lease(msgspec.Struct, frozen=True):
     index: Index
 
 
+class Quota(msgspec.Struct, frozen=True):
+    """How many live instances, and services that have one, a tenant may have. None: any number."""
+
+    services: int | None = None
+    instances: int | None = None
+
+
+class QuotaExceeded(Exception):
+    """A new instance would be more than its tenant may have: of `what` (services or instances), `most`."""
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(f"This tenant may have {most} {what}, and has them.")
+        self.what, self.most = what, most
+
+
+NO_QUOTA: Final = Quota()
+
+
 class Renewal(msgspec.Struct, frozen=True):
     lease_ttl: int
     expires_at: float
@@ -115,9 +133,15 @@ class Change(NamedTuple):
     fact: Fact | None = None
 
 
-def register(key: Key, document: Document, *, check: Fact | None = None, now: float | None = None) -> Op[Lease]:
-    """Give the instance a lease. `check` is the health check its registration asks for."""
-    args = (str(key), _encode(document), document.lease_ttl, _encode(check) if check else b"")
+def register(
+    key: Key, document: Document, *, check: Fact | None = None, quota: Quota = NO_QUOTA, now: float | None = None
+) -> Op[Lease]:
+    """Give the instance a lease. `check` is the health check its registration asks for.
+
+    Its answer raises QuotaExceeded; one that holds a lease is renewed, whatever the quota.
+    """
+    limits = ("" if most is None else most for most in (quota.services, quota.instances))
+    args = (str(key), _encode(document), document.lease_ttl, _encode(check) if check else b"", *limits)
     return _op("register", _lease, *args, key=key, now=now)
 
 
@@ -210,6 +234,8 @@ def _index_or_none(raw: Any) -> Index | None:
 
 
 def _lease(raw: Any) -> Lease:
+    if len(raw) == 2:
+        raise QuotaExceeded(raw[0].decode(), raw[1])
     outcome, at, expires, epoch, seq = raw
     return Lease(outcome.decode(), float(at), expires / 1000, _index(epoch, seq))
 

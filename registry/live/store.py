@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 from anumate.lib.redis import READ_TIMEOUT
 from registry.live import ops
 from registry.live.instances import Document, Fact, Key
-from registry.live.ops import Change, Index, Known, Lease, Members, Op, Renewal, Snapshot
+from registry.live.ops import NO_QUOTA, Change, Index, Known, Lease, Members, Op, Quota, Renewal, Snapshot
 
 __all__ = ["AsyncStore", "Change", "Index", "Known", "Lease", "Renewal", "Snapshot", "SyncStore", "ops"]
 
@@ -40,8 +40,17 @@ class SyncStore:
             raw = self.redis.eval(op.script.text, count, *op.keys, *op.args)
         return op.decode(raw)
 
-    def register(self, key: Key, document: Document, *, check: Fact | None = None, now: float | None = None) -> Lease:
-        return self.run(ops.register(key, document, check=check, now=now))
+    def register(
+        self,
+        key: Key,
+        document: Document,
+        *,
+        check: Fact | None = None,
+        quota: Quota = NO_QUOTA,
+        now: float | None = None,
+    ) -> Lease:
+        """Raises QuotaExceeded."""
+        return self.run(ops.register(key, document, check=check, quota=quota, now=now))
 
     def heartbeat(self, key: Key, *, now: float | None = None) -> Renewal | None:
         return self.run(ops.heartbeat(key, now=now))
@@ -110,9 +119,16 @@ class AsyncStore:
         await self.redis.aclose()
 
     async def register(
-        self, key: Key, document: Document, *, check: Fact | None = None, now: float | None = None
+        self,
+        key: Key,
+        document: Document,
+        *,
+        check: Fact | None = None,
+        quota: Quota = NO_QUOTA,
+        now: float | None = None,
     ) -> Lease:
-        return await self.run(ops.register(key, document, check=check, now=now))
+        """Raises QuotaExceeded."""
+        return await self.run(ops.register(key, document, check=check, quota=quota, now=now))
 
     async def heartbeat(self, key: Key, *, now: float | None = None) -> Renewal | None:
         return await self.run(ops.heartbeat(key, now=now))

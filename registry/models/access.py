@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.core.validators import RegexValidator
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
 from registry.names import LABEL
 
 label = RegexValidator(LABEL, "Use 1 to 63 lower-case letters, digits and inner hyphens (a DNS label).")
+at_least_one = MinValueValidator(1)
 
 
 class Tenant(models.Model):
@@ -23,6 +24,18 @@ class Tenant(models.Model):
     )
     title = models.CharField(max_length=200, blank=True, help_text="What people call it.")
     active = models.BooleanField(default=True, help_text="Off: its keys stop working within a second.")
+    max_services = models.PositiveIntegerField(
+        null=True, blank=True, validators=[at_least_one], help_text="Services with a live instance. Empty: no limit."
+    )
+    max_instances = models.PositiveIntegerField(
+        null=True, blank=True, validators=[at_least_one], help_text="Live instances. Empty: no limit."
+    )
+    max_requests_per_second = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[at_least_one],
+        help_text="Discoveries and new registrations; each web worker has its share. Empty: no limit.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     audited_parts = ("hosts",)

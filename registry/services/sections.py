@@ -70,9 +70,7 @@ def on_change(model: str, **_: Any) -> None:
 
 def tenants() -> TenantSection:
     rows = Tenant.objects.order_by("name").prefetch_related("hosts")
-    return TenantSection(
-        tuple(TenantRecord(row.name, row.active, tuple(each.host for each in row.hosts.all())) for row in rows)
-    )
+    return TenantSection(tuple(map(_tenant, rows)))
 
 
 def keys() -> KeySection:
@@ -85,6 +83,11 @@ def keys() -> KeySection:
 def states() -> StateSection:
     """What operators said of zones, services and instances."""
     return StateSection({str(key): fact for key, fact in spoken().items()})
+
+
+def _tenant(row: Tenant) -> TenantRecord:
+    hosts = tuple(each.host for each in row.hosts.all())
+    return TenantRecord(row.name, row.active, hosts, row.max_services, row.max_instances, row.max_requests_per_second)
 
 
 def _record(row: ApiKey) -> KeyRecord:

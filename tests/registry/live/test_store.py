@@ -234,3 +234,20 @@ async def test_a_script_that_fails_fails_only_its_own_caller(async_store: aiored
     )
     assert isinstance(answers[0], redis.ResponseError)
     assert not isinstance(answers[1], BaseException)
+
+
+def test_a_quota_keeps_out_only_who_is_new(live: SyncStore) -> None:
+    quota = ops.Quota(services=2, instances=3)
+    keys = [Key("default", "orders", "a"), Key("default", "orders", "b"), Key("default", "stock", "a")]
+    for key in keys:
+        live.register(key, DOCUMENT, quota=quota)
+    with pytest.raises(ops.QuotaExceeded, match="may have 3 instances"):
+        live.register(Key("default", "orders", "c"), DOCUMENT, quota=quota)
+    for lower in (ops.Quota(services=1), ops.Quota(instances=1)):
+        assert live.register(keys[2], Document(version="2"), quota=lower).outcome != "created"
+    assert live.register(Key("acme", "orders", "c"), DOCUMENT, quota=quota).outcome == "created"
+    live.deregister(keys[1])
+    with pytest.raises(ops.QuotaExceeded, match="may have 2 services"):
+        live.register(Key("default", "users", "a"), DOCUMENT, quota=quota)
+    live.deregister(keys[0])
+    assert live.register(Key("default", "users", "a"), DOCUMENT, quota=quota).outcome == "created"
