@@ -215,7 +215,7 @@ class DiscoveryClient:
             raise
 
     async def stop(self, drain: float = 0.0) -> None:
-        """Leave: nothing is sent any more once this returns. Called again without a drain, it ends the one that goes on.
+        """Leave: nothing is sent any more once this returns. Called again without a drain, it cuts the drain short.
 
         The registry is told first, so that no new traffic comes; then `drain` seconds pass, in which requests end and
         the catalogue goes on being kept. A cancelled stop skips the rest of the drain, but not the farewell. Where

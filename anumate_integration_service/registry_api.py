@@ -124,7 +124,7 @@ class RegistryApi:
 
 def load() -> None:
     """Import now what the first request would. A child forked while a thread imports could never import the same."""
-    for module in ("anyio._backends._asyncio", "encodings.idna", "concurrent.futures.thread"):
+    for module in ("anyio._backends._asyncio", "encodings.idna"):
         with suppress(ImportError):
             import_module(module)
     import httpx

@@ -9,6 +9,9 @@ client.stop()
 from __future__ import annotations
 
 import asyncio
+
+# Now, so that in a forked child its locks are made anew before our thread, begun by a later hook, waits for one.
+import concurrent.futures.thread  # noqa: F401
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
