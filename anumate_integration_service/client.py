@@ -210,11 +210,12 @@ class DiscoveryClient:
                 await self._keeper.begin(required=self.required)
             await self._watcher.begin(reachable=not self._keeper.failures)
         except BaseException:
-            await self.stop()
+            if self._ending is None:  # else somebody stops it as it starts, perhaps with a drain
+                await self.stop()
             raise
 
     async def stop(self, drain: float = 0.0) -> None:
-        """Leave: nothing is sent any more once this returns. Calling it again does nothing.
+        """Leave: nothing is sent any more once this returns. Called again without a drain, it cuts the drain short.
 
         The registry is told first, so that no new traffic comes; then `drain` seconds pass, in which requests end and
         the catalogue goes on being kept. A cancelled stop skips the rest of the drain, but not the farewell. Where
@@ -222,6 +223,8 @@ class DiscoveryClient:
         """
         if self._ending is None:
             self._ending = asyncio.create_task(self._end(drain), name="anumate stop")
+        elif drain <= 0:
+            self._hurry.set()
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:

@@ -124,9 +124,12 @@ class RegistryApi:
 
 def load() -> None:
     """Import now what the first request would. A child forked while a thread imports could never import the same."""
-    for module in ("httpx", "anyio._backends._asyncio", "encodings.idna"):
+    for module in ("anyio._backends._asyncio", "encodings.idna"):
         with suppress(ImportError):
             import_module(module)
+    import httpx
+
+    httpx.AsyncClient()  # imports the rest of what it needs only as one is made
 
 
 def _nothing(answer: Any) -> None:

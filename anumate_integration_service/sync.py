@@ -9,12 +9,15 @@ client.stop()
 from __future__ import annotations
 
 import asyncio
+
+# Now, so that in a forked child its locks are made anew before our thread, begun by a later hook, waits for one.
+import concurrent.futures.thread  # noqa: F401
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
 from anumate_integration_service.changes import Change, ChangeFeed
@@ -25,6 +28,9 @@ from anumate_integration_service.listening import until_served
 from anumate_integration_service.registry_api import load
 
 T = TypeVar("T")
+
+LONGEST_FAREWELL: Final = 10.0
+"""Seconds, besides the drain, after which `stop` gives up on its thread, which dies with the process."""
 
 
 class SyncDiscoveryClient:
@@ -100,10 +106,11 @@ class SyncDiscoveryClient:
                 return
             self._started = self._waiting = False
             try:
-                self._call(lambda: self._client.stop(drain))
+                with suppress(TimeoutError):  # never wait for ever, as a server's own end may depend on this one
+                    self._call(lambda: self._client.stop(drain), timeout=drain + LONGEST_FAREWELL)
             finally:
                 self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join()
+                self._thread.join(LONGEST_FAREWELL)
                 self._loop = self._thread = None
 
     def __enter__(self) -> Self:
@@ -159,13 +166,15 @@ class SyncDiscoveryClient:
             return self._call(following, begin=False)
         return None
 
-    def _call(self, work: Callable[[], Coroutine[Any, Any, T]], *, begin: bool = True) -> T:
+    def _call(
+        self, work: Callable[[], Coroutine[Any, Any, T]], *, begin: bool = True, timeout: float | None = None
+    ) -> T:
         if threading.current_thread() is self._thread:
             raise RuntimeError("Called from a callback of the client itself; use the asynchronous client there.")
         loop = self._running_loop() if begin else self._loop
         if loop is None:
             raise AnumateError("The client has been stopped.")
-        return asyncio.run_coroutine_threadsafe(work(), loop).result()
+        return asyncio.run_coroutine_threadsafe(work(), loop).result(timeout)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         # Without the lock first: what is called while it starts or stops must not wait for that to end.

@@ -96,11 +96,13 @@ class DiscoveryLifespan:
         await self.client.start()
 
     async def _leave(self, drain: float = 0.0) -> None:
+        # Before its start is cut off, which would have it leave at once, without the drain.
+        ending = asyncio.create_task(self.client.stop(drain), name="anumate leave")
         starting, self._starting = self._starting, None
         if starting is not None:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-        await self.client.stop(drain)
+        await ending
         signals, self._signals = self._signals, None
         if signals is not None:
             signals.remove()

@@ -2,8 +2,8 @@
 
 The bucket is in Redis (`bucket.lua`, which says why the bound holds). A worker draws a short lease in advance, as large
 as its own demand of the last moments, and gives tokens out from it; a request waits for Redis only when the lease is
-empty. While the bucket is empty, refusals are local too. When Redis is away each worker serves its share of the rate
-by itself, the share being that of the peers it last saw.
+empty. While the bucket is empty, refusals are local too. When Redis is away each worker serves its share by itself, of
+the rate and of what was left in the bucket, the share being that of the peers it last saw.
 """
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ class Limiter:
         finally:
             bucket.drawing = None
         granted, leased, counted, bucket.remaining, wait, bucket.peers = answer
+        bucket.share, bucket.share_at = max(1.0, bucket.remaining / (bucket.peers + 1)), asked
         # What is granted belongs to those who wait, at once or not at all; only the rest is on lease.
         bucket.granted, bucket.leased = granted, leased
         bucket.left = bucket.left + leased if counted else leased
@@ -267,7 +268,7 @@ class Limiter:
         self._away_until = now + AWAY_SECONDS
 
     def _take_from_share(self, bucket: Bucket, now: float) -> None:
-        """Redis is away: this worker's part of the rate, starting without a new burst."""
+        """Redis is away: this worker's part of the rate, and of what Redis last had left; no new burst."""
         part = 1 / (bucket.peers + 1)
         policy = bucket.policy
         # Until the outage began, Redis gave out what was gained.

@@ -22,7 +22,10 @@ class Asked(NamedTuple):
 
 
 class StandIn:
-    """Knows leases and lists; `refuse_with` turns every answer into that status."""
+    """Knows leases and lists.
+
+    `refuse_with` turns every answer into that status; a registration is answered once `slow`, if there is one, is set.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -34,6 +37,7 @@ class StandIn:
         self.canned: dict[str, tuple[int, Any]] = {}
         self.index = 1
         self.changed = asyncio.Event()
+        self.slow: asyncio.Event | None = None
 
     def count(self, method: str, ending: str) -> int:
         return sum(asked.method == method and asked.path.endswith(ending) for asked in self.asked)
@@ -70,6 +74,8 @@ class StandIn:
             case "POST" if asked.path == "/v1/services/register":
                 self.leases[asked.body["instance_id"]] = asked.body
                 self.change()
+                if self.slow is not None:
+                    await self.slow.wait()
                 return 201, {
                     "instance_id": asked.body["instance_id"],
                     "lease_ttl": 30,

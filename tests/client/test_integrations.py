@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 from anumate.stack.preflight import free_port
+from anumate_integration_service import create_discovery_client
 from anumate_integration_service.integrations.django import is_served
+from anumate_integration_service.integrations.starlette import DiscoveryLifespan
 from tests.client.stand_in import StandIn, stand_in
 from tests.conftest import eventually
 
@@ -117,12 +119,34 @@ async def test_an_asgi_application_is_registered_while_it_is_served(
 
 async def test_it_leaves_before_its_server_stops_listening(tmp_path: Path, registry: StandIn) -> None:
     service = asgi(tmp_path, registry, "await with_lifespan(receive, send)", options=", drain=60")
-    await eventually(lambda: "orders-1" in registry.leases, seconds=20)
-    service.process.send_signal(signal.SIGTERM)
-    await eventually(lambda: registry.count("DELETE", "/orders/orders-1"))
-    assert await service.text() in {"0", "1"}
-    service.process.send_signal(signal.SIGTERM)  # no need to wait for the whole drain
-    await service.end()
+    try:
+        await eventually(lambda: "orders-1" in registry.leases, seconds=20)
+        service.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: registry.count("DELETE", "/orders/orders-1"))
+        assert await service.text() in {"0", "1"}
+    finally:
+        service.process.send_signal(signal.SIGTERM)  # no need to wait for the whole drain
+        await service.end()
+
+
+async def test_a_signal_while_it_registers_leaves_with_the_drain_too() -> None:
+    async with stand_in() as registry:
+        registry.slow = asyncio.Event()
+        listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        client = create_discovery_client(
+            service_name="orders", instance_id="orders-1", http_port=port, host="127.0.0.1", registry_url=registry.url
+        )
+        wrapped = DiscoveryLifespan(None, client, drain=60, handle_signals=False)  # type: ignore[arg-type]
+        async with listener:
+            await wrapped._join({"type": "lifespan.startup.complete"})
+            await eventually(lambda: registry.count("POST", "/register"))
+            leaving = asyncio.create_task(wrapped._leave(60))
+            registry.slow.set()
+            await eventually(lambda: registry.count("DELETE", "/orders/orders-1"))
+            assert not leaving.done()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
 
 
 async def test_an_application_is_served_though_it_could_not_register(tmp_path: Path, registry: StandIn) -> None:

@@ -197,6 +197,20 @@ async def test_an_old_bucket_gets_no_new_burst_when_redis_goes_away() -> None:
     await nowhere.aclose()
 
 
+async def test_what_was_left_is_served_on_when_redis_goes_away(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    nowhere = connect_async("redis://127.0.0.1:1")
+    workers = [Worker(name, async_store, clock, a_policy(rate=10, burst=20)) for name in "ab"]
+    for worker in (*workers, *workers):
+        assert await worker.admits()
+    for worker in workers:
+        worker.limiter._redis = lambda: nowhere
+        clock.advance(LEASE_SECONDS)
+    admitted = [await worker.admits() for _ in range(30) for worker in workers].count(True)
+    assert 10 <= admitted <= 20
+    await nowhere.aclose()
+
+
 async def test_a_slow_policy_admits_those_it_forgot_while_redis_is_away() -> None:
     clock = ManualClock()
     nowhere = connect_async("redis://127.0.0.1:1")
