@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import time
 
-import httpx
 import pytest
 import redis
 
@@ -12,7 +11,6 @@ from registry.models import AuditEntry
 from registry.selectors import catalog
 from tests.api import api, code, pointers
 from tests.registry.live.test_leases import awake
-from tests.registry.serving import serving
 
 DOCUMENT = Document(lease_ttl=30)
 
@@ -61,18 +59,3 @@ class TestHeld:
     def test_it_needs_the_right_to_write_and_a_body_that_it_knows(self, store: redis.Redis) -> None:
         assert code(api(scopes=("registry:read",)).post("/v1/leases/held/release", {})) == (403, "scope_missing")
         assert pointers(api().post("/v1/leases/held/release", {"all": True})) == ["/all"]
-
-
-async def test_the_lane_leaves_what_is_held_to_django(store: redis.Redis, redis_url: str) -> None:
-    async with serving(redis_url) as lane:
-        answers: list[httpx.Response] = [
-            await lane.http.get("/v1/leases/held"),
-            await lane.http.post("/v1/leases/held/release"),
-        ]
-        assert [answer.status_code for answer in answers] == [299, 299]
-        refused = await lane.http.post(
-            "/v1/services/register",
-            json={"name": "held", "endpoints": {"http": {"protocol": "http", "host": "localhost", "port": 1}}},
-            headers=lane.key(),
-        )
-        assert refused.status_code == 422
