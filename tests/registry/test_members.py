@@ -20,7 +20,7 @@ from registry.services.members import keep_an_owner, remove_member
 from tests.api import any_path, code, documented, tenant
 
 pytestmark = pytest.mark.django_db
-OWNERS = re.compile(r"/v1/api-keys")
+OWNERS = re.compile(r"/v1/(api-keys|config)")
 PLATFORMS = re.compile(r"/v1/tenants")
 
 
@@ -58,7 +58,7 @@ class TestTheApi:
         client = session("viewer")
         assert [each for each in writes() if not refused(client, *each) and "explain" not in each[1]] == []
 
-    def test_an_operator_changes_all_but_keys_and_tenants(self) -> None:
+    def test_an_operator_changes_all_but_keys_tenants_and_whole_configurations(self) -> None:
         client = session("operator")
         for method, path in writes():
             theirs = bool(OWNERS.match(path) or PLATFORMS.match(path))

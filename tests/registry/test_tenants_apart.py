@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rest_framework.test import APIClient
 
 from gateway.proxy.reports import FORCE
 from health.models import Flip
-from registry.live.instances import Document, Endpoint, Key
+from registry.live.instances import Document, Endpoint, Fact, Key
 from registry.live.store import SyncStore
 from registry.models import ApiKey, AuditEntry
 from registry.services import projection
@@ -34,6 +35,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/rate-limit-policies": {},
     "/v1/tenants": {"name": "acme"},
 }
+# What a stranger may well send: it is about everything of their own, which is nothing.
+ABOUT_ALL = {"/v1/config", "/v1/leases/held/release"}
 READS_BY_POST = {"/v1/routes/explain": {"path": "/theirs"}}
 
 Operation = tuple[str, str]
@@ -44,6 +47,7 @@ def live(store: redis.Redis) -> SyncStore:
     """Tenant acme with one of everything, all called theirs."""
     known = SyncStore(store)
     known.register(THEIRS, DOCUMENT)
+    known.put_fact(THEIRS, "held", Fact("held", since=time.time(), expires_at=time.time() + 600))
     return known
 
 
@@ -109,7 +113,7 @@ class TestDjangosOperations:
             if "{" in path:
                 assert code(answer) == (404, "not_found"), f"{method} {path}"
             else:
-                assert 400 <= answer.status_code < 500, f"{method} {path}"
+                assert 400 <= answer.status_code < 500 or path in ABOUT_ALL, f"{method} {path}"
         assert _all_of_acme(live) == before
 
     def test_the_owner_is_not_told_that_there_is_nothing(self, owner: APIClient) -> None:
