@@ -138,15 +138,14 @@ def _before(wanted: Version) -> Test:
 
 
 def _after(wanted: Version) -> Test:
-    """After 1 does not mean 1.post1 or 1+local, unless the constraint itself names a post-release."""
-
-    def after(other: Version) -> bool:
-        if other.order <= wanted.order:
-            return False
-        same = other.base == wanted.base
-        return not (same and ((other.post is not None and wanted.post is None) or other.local is not None))
-
-    return after
+    """After 1 does not mean 1.post1 or 1+local, nor after 1a1 1a1.post1, unless the constraint names a post-release."""
+    if wanted.dev is not None:
+        following = wanted._replace(dev=wanted.dev + 1, local=None)
+    elif wanted.post is not None:
+        following = wanted._replace(post=wanted.post + 1, dev=0, local=None)
+    else:
+        return lambda other: other.order > wanted.order and (other.base, other.pre) != (wanted.base, wanted.pre)
+    return lambda other: other.order >= following.order
 
 
 def _within(epoch: int, release: tuple[int, ...]) -> Test:

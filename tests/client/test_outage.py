@@ -1,4 +1,4 @@
-"""Two hundred clients of a real registry that is killed, forgets everything, and comes back."""
+"""Two hundred clients of a real registry that is killed for a minute, forgets everything, and comes back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.conftest import eventually, wait_until
 from tests.registry.serving import PEPPER, publish_keys
 
 CLIENTS = 200
-READS = 10_000
+OUTAGE = 60.0
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def clients_of(url: str, key: str, errors: list[AnumateError]) -> list[Discovery
     ]
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(200)
 async def test_an_outage_of_the_registry_costs_no_read_and_no_registration(
     tmp_path: Path, redis_url: str, store: redis.Redis
 ) -> None:
@@ -79,11 +80,13 @@ async def test_an_outage_of_the_registry_costs_no_read_and_no_registration(
         await eventually(lambda: all(len(client._catalogue.instances) == CLIENTS for client in clients), seconds=40)
         registry.kill()
 
-    await eventually(lambda: all(client._keeper.failures for client in clients), seconds=30)
+    ends = time.monotonic() + OUTAGE
     before = clients[0].instances("service-3")
-    for number in range(READS):
-        found = clients[number % CLIENTS].instances(f"service-{number % 10}")
-        assert len(found) == CLIENTS // 10
+    while time.monotonic() < ends:
+        for number, client in enumerate(clients):
+            assert len(client.instances(f"service-{number % 10}")) == CLIENTS // 10
+        await asyncio.sleep(0.05)  # leaves the loop to their retries
+    assert all(client._keeper.failures for client in clients)
     assert clients[0].instances("service-3") is before
 
     for name in store.scan_iter("anumate:*"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -29,6 +29,11 @@ CONSTRAINT = st.lists(CLAUSE, min_size=1, max_size=3).map(",".join)
 
 
 @given(CONSTRAINT, ANY)
+@example(">2a1", "2.post1")
+@example(">2a1", "2a1.post1")
+@example(">2.dev1", "2.post1")
+@example(">2.post1", "2.post1+local")
+@example(">2.post1.dev1", "2.post1.dev1+local")
 def test_a_version_fits_exactly_where_the_registry_says_so(text: str, version: str) -> None:
     assert constraint(text)(version) == SpecifierSet(text).contains(Version(version), prereleases=True)
 

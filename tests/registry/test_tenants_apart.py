@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import connections
 from rest_framework.test import APIClient
 
 from gateway.proxy.reports import FORCE
@@ -193,12 +194,15 @@ async def test_the_keys_of_a_tenant_that_is_switched_off_stop_within_a_second(
     tenant()
     theirs, acme = {"X-API-Key": secret("acme")}, tenant("acme")
     publish_sections(store)
-    async with serving(redis_url, keys={}) as lane:
-        assert (await lane.http.get("/v1/services", headers=theirs)).status_code == 200
-        acme.active = False
-        save_tenant(SYSTEM, acme)
-        await eventually(lambda: _switched_off(lane), seconds=1.0, what="the keys to stop")
-        assert (await lane.http.get("/v1/services", headers=theirs)).status_code == 401
+    try:
+        async with serving(redis_url, keys={}) as lane:
+            assert (await lane.http.get("/v1/services", headers=theirs)).status_code == 200
+            acme.active = False
+            save_tenant(SYSTEM, acme)
+            await eventually(lambda: _switched_off(lane), seconds=1.0, what="the keys to stop")
+            assert (await lane.http.get("/v1/services", headers=theirs)).status_code == 401
+    finally:
+        connections.close_all()  # this loop's own; the fixtures know only the thread's
 
 
 def _switched_off(lane: Served) -> bool:
