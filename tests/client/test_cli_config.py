@@ -72,16 +72,16 @@ def test_a_file_is_compared_applied_and_written_back(shell: Shell) -> None:
         "+ routes orders",
         '    + name: "orders"',
         '    + service: "orders"',
-        "Would make 2 added.",
+        "Would add 2 entries.",
     ]
     assert not Route.objects.exists()
     applied = shell.run("apply", "config.yaml", "--yes")
     assert (applied.status, applied.error) == (0, "")
-    assert applied.out.startswith("Made 2 added; the revision is ")
+    assert applied.out.startswith("Added 2 entries; the revision is ")
     exported = shell.run("export")
     assert "  - name: orders\n    service: orders\n" in exported.out
     same = shell.run("diff", "-", "--prune", given=exported.out)
-    assert (same.status, same.out) == (0, "Would make no changes.\n")
+    assert (same.status, same.out) == (0, "Would change nothing.\n")
     assert shell.run("apply", "config.yaml").status == 0  # nothing to ask about
     assert json.loads(shell.run("export", "--json").out)["routes"] == [{"name": "orders", "service": "orders"}]
     assert json.loads(shell.run("diff", "config.yaml", "--json").out)["changes"] == []
@@ -90,7 +90,7 @@ def test_a_file_is_compared_applied_and_written_back(shell: Shell) -> None:
 def test_nothing_is_applied_where_nobody_can_be_asked(shell: Shell) -> None:
     ended = shell.run("apply", "config.yaml")
     assert (ended.status, ended.out) == (1, "")
-    assert ended.error == "anumate-integration: This makes 2 added; say --yes, as nobody can be asked here.\n"
+    assert ended.error == "anumate-integration: This would add 2 entries; say --yes, as nobody can be asked here.\n"
     assert not Route.objects.exists()
 
 
