@@ -292,7 +292,9 @@ class EntrySerializer(serializers.Serializer[Any]):
     """One thing that happened."""
 
     at = serializers.DateTimeField()
-    kind = serializers.CharField(help_text="joined, left, version_changed, state_changed or flip (of its health)")
+    kind = serializers.CharField(
+        help_text="joined, left, version_changed, state_changed, state_ended, held, held_ended or flip (of its health)"
+    )
     instance_id = serializers.CharField(help_text="Empty: the whole service.")
     sentence = serializers.CharField()
     version = serializers.CharField()
