@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from anumate.lib import clock
+from registry.live import kept
 from registry.live.facts import Facts
 from registry.live.instances import Document, Fact, Instance, Key
 from registry.live.ops import Change, Index, Known, Snapshot
@@ -31,16 +32,6 @@ _INSTANCE = ""
 """Stands where a fact's kind would: the instance itself."""
 _UNTOLD = frozenset({"check", "held"})
 """Kinds of facts that no answer of discovery shows."""
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    """The catalogue on disk."""
-
-    saved_at: float
-    epoch: str
-    seq: int
-    instances: list[tuple[Key, Document, float]]
-    facts: list[tuple[Key, dict[str, Fact]]]
 
 
 class _Service:
@@ -238,19 +229,15 @@ class Catalog:
     def dump(self) -> bytes:
         """Everything, for a restart while the store is away."""
         with self._lock:
-            instances = [(i.key, i.document, i.registered_at) for i in self._everyone()]
-            facts = list(self._facts.items())
+            instances, facts = list(self._everyone()), list(self._facts.items())
         saved_at = self._wall() if self.stale_since is None else self.stale_since
-        return msgspec.json.encode(_Kept(saved_at, self._index.epoch, self._index.seq, instances, facts))
+        return kept.encode(saved_at, self._index, instances, facts)
 
     def load(self, data: bytes) -> None:
         """Take over what `dump` gave. Raises msgspec.DecodeError on anything else."""
-        kept = msgspec.json.decode(data, type=_Kept)
-        known = {key: Known(document, at, {}) for key, document, at in kept.instances}
-        for key, facts in kept.facts:
-            known[key] = known.get(key, Known(None, 0.0, {}))._replace(facts=facts)
-        self.replace(Snapshot(Index(kept.epoch, kept.seq), known))
-        self.stale_since = kept.saved_at
+        snapshot, saved_at = kept.decode(data)
+        self.replace(snapshot)
+        self.stale_since = saved_at
 
     # Inside, with the lock held
 
