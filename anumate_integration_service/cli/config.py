@@ -72,7 +72,7 @@ def _ask(planned: Any, *, from_terminal: bool) -> None:
     if not (from_terminal and sys.stdin.isatty()):
         raise Failure(f"This would {changes.intent(planned['changes'])}; say --yes, as nobody can be asked here.")
     sys.stderr.writelines(f"{line}\n" for line in changes.lines(planned["changes"]))
-    if not typer.confirm(f"Shall it {changes.intent(planned['changes'])}?", err=True):
+    if not typer.confirm(f"{changes.intent(planned['changes']).capitalize()}?", err=True):
         raise Failure("Nothing is changed.")
 
 
