@@ -2,7 +2,8 @@
 database that is away keeps an orchestrator from its answer.
 
 `/livez`: this process runs. `/readyz`: it has started and is not about to end. A part that is away takes nothing out of
-rotation, because discovery goes on without it. `/health`: every part, 503 when one is away.
+rotation, because discovery goes on without it. `/health`: every part, 503 when one is away, and the revisions of the
+routing table that is published and of those that the gateway's workers serve.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from django.db import DatabaseError, connection
 
 from anumate.lib.redis import UNAVAILABLE
+from gateway.control.tables import Tables, TablesReader
 from registry.live.node import Node
 
 PATHS = frozenset({"/livez", "/readyz", "/health"})
@@ -30,6 +32,8 @@ class Readiness:
         self.node = node
         self.serving = False
         self._parts: dict[str, str] = {}
+        self._tables: Tables | None = None
+        self._reader = TablesReader()
         self._looked_at = 0.0
 
     async def __call__(self, scope: Any, send: Any) -> None:
@@ -51,7 +55,8 @@ class Readiness:
             return (200 if self.serving else 503), {"status": state, "index": self.node.catalog.index}
         parts = await self._look()
         away = [name for name, state in parts.items() if state != "ok"]
-        return (503 if away else 200), {"status": "degraded" if away else "ok", "parts": parts}
+        tables = {"routing_table": self._tables} if self._tables else {}
+        return (503 if away else 200), {"status": "degraded" if away else "ok", "parts": parts, **tables}
 
     async def _look(self) -> dict[str, str]:
         if time.monotonic() - self._looked_at > KEPT:
@@ -63,7 +68,9 @@ class Readiness:
         return self._parts
 
     async def _ask_store(self) -> None:
+        self._tables = None
         await self.node.redis.ping()
+        self._tables = await self._reader.read(self.node.redis)
 
 
 async def _in_time(question: Any) -> str:

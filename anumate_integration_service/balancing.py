@@ -27,7 +27,7 @@ Random = Callable[[], float]
 class Candidate:
     """An instance, as balancing sees it. Its owner calls `started` and `ended` around each request."""
 
-    __slots__ = ("failing", "id", "in_flight", "latency", "load", "seen", "weight")
+    __slots__ = ("failing", "id", "in_flight", "latency", "load", "seen", "wait", "weight")
 
     def __init__(self, id: str, weight: int = 1) -> None:
         self.id = id
@@ -35,6 +35,7 @@ class Candidate:
         self.in_flight = 0
         self.load = 0.0
         self.latency = 0.0
+        self.wait = 0.0
         self.failing = 0.0
         self.seen = 0.0
 
@@ -53,12 +54,18 @@ class Candidate:
         # Peak-sensitive: a slow answer is believed at once, a fast one only in time.
         self.latency = duration if duration > self.latency else self.latency * kept + duration * (1.0 - kept)
         self.failing = self.failing * kept + (1.0 - kept if failed else 0.0)
+        # What one request is likely to wait: an instance that fails fast is no bargain.
+        working = max(1.0 - self.failing, 0.05)
+        self.wait = self.latency / (working * working)
+
+    def expect(self, latency: float) -> None:
+        """What to go by until it has answered."""
+        self.latency = self.wait = latency
 
     @property
     def cost(self) -> float:
-        """What a further request is likely to wait here; an instance that fails fast is no bargain."""
-        working = max(1.0 - self.failing, 0.05)
-        return self.latency * (self.in_flight + 1) / (working * working)
+        """What a further request is likely to wait here."""
+        return self.wait * (self.in_flight + 1)
 
 
 C = TypeVar("C", bound=Candidate)
@@ -205,7 +212,7 @@ class HealthAware(Generic[C]):
         if candidates is not self._members:
             self._rebind(candidates)
         first, second = _two(candidates, random)
-        return first if first.cost <= second.cost else second
+        return first if first.wait * (first.in_flight + 1) <= second.wait * (second.in_flight + 1) else second
 
     def _rebind(self, candidates: tuple[C, ...]) -> None:
         """A newcomer starts with its peers' mean latency: with none it would win every comparison until it answers."""
@@ -213,7 +220,7 @@ class HealthAware(Generic[C]):
         known = [candidate.latency for candidate in candidates if candidate.seen]
         for candidate in candidates:
             if known and not candidate.seen:
-                candidate.latency = sum(known) / len(known)
+                candidate.expect(sum(known) / len(known))
 
 
 class Randomly(Generic[C]):

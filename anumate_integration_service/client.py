@@ -30,14 +30,14 @@ from anumate_integration_service.checks import HealthCheck
 from anumate_integration_service.errors import RegistryUnavailable
 from anumate_integration_service.instances import ServiceInstance
 from anumate_integration_service.lease import ErrorCallback, LeaseKeeper, finish
-from anumate_integration_service.pacing import LONGEST_RETRY, Random, full_jitter
+from anumate_integration_service.pacing import LONGEST_RETRY, Random
 from anumate_integration_service.registry_api import RegistryApi
 from anumate_integration_service.seat import Seat
 from anumate_integration_service.signals import LeaveFirst, on_loop
 from anumate_integration_service.snapshot import SnapshotFile
 from anumate_integration_service.watcher import Watcher
 
-__all__ = ["DEFAULT_URL", "DiscoveryClient", "HealthCheck", "create_discovery_client", "full_jitter"]
+__all__ = ["DEFAULT_URL", "DiscoveryClient", "HealthCheck", "create_discovery_client"]
 
 DEFAULT_URL = "http://localhost:8090"
 

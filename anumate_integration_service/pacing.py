@@ -15,12 +15,17 @@ FIRST_RETRY: Final = 0.5
 LONGEST_RETRY: Final = 60.0
 REFUSED_RETRY: Final = 60.0
 LONGEST_RETRY_AFTER: Final = 300.0
+MOST_DOUBLINGS: Final = 60
+"""Enough for any limit, and no number too large."""
 
 
-def full_jitter(failures: int, rng: Random, *, cap: float = LONGEST_RETRY) -> float:
-    """How long to wait after this many failures in a row: anything up to a doubling limit, so that a thousand clients
-    do not come back in the same second."""
-    return rng() * min(cap, FIRST_RETRY * 2.0 ** min(failures - 1, 16))
+def full_jitter(doublings: int, draw: float, base: float = FIRST_RETRY, cap: float = LONGEST_RETRY) -> float:
+    """Seconds to wait: anything up to a limit that was doubled so often, so that those who failed together do not come
+    back together. `draw` is a number from 0 to 1.
+
+    From "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+    """
+    return draw * min(cap, base * 2.0 ** min(doublings, MOST_DOUBLINGS))
 
 
 def beat_pause(interval: float, rng: Random) -> float:
@@ -37,4 +42,4 @@ def retry_pause(error: AnumateError, failures: int, rng: Random, *, cap: float =
     if not isinstance(error, RegistryUnavailable):
         return REFUSED_RETRY * (0.5 + rng())
     asked_for = max(0.0, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
-    return asked_for + full_jitter(failures, rng, cap=cap)
+    return asked_for + full_jitter(failures - 1, rng(), cap=cap)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from anumate_integration_service.pacing import full_jitter
 from anumate_integration_service.windows import TimeWindow
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -65,11 +66,3 @@ class RetryBudget:
         self._requests.roll(now)
         self._retries.roll(now)
         return self._floor + self._ratio * self._requests.calls - self._retries.calls
-
-
-def full_jitter(doublings: int, draw: float, base: float, cap: float) -> float:
-    """Anything up to a limit that doubles each time, so that those who failed together do not come back together.
-
-    From "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-    """
-    return draw * min(cap, base * 2.0 ** min(doublings, 60))

@@ -95,7 +95,7 @@ class Watcher:
 
     async def _watch(self, failures: int) -> None:
         if failures:
-            await asyncio.sleep(full_jitter(failures, self._random, cap=self._longest_retry))
+            await asyncio.sleep(full_jitter(failures - 1, self._random(), cap=self._longest_retry))
         while True:
             try:
                 self._hear(await self._api.services(self._index, WATCH_WAIT))

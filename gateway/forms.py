@@ -79,8 +79,6 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable
     def clean(self) -> dict[str, Any]:
         super().clean()
         cleaned = self.cleaned_data
-        if "path" in cleaned and "path_type" in cleaned:
-            self._apply("path", rules.check_path, cleaned["path"], cleaned["path_type"])
         tenant: Tenant | None = cleaned.get("tenant") or (self.instance.tenant if self.instance.pk else None)
         if tenant is not None and "hosts" in cleaned:
             self._apply("hosts", rules.check_reachable, tenant.name, cleaned["hosts"], host_owner())

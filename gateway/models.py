@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from gateway.control import rules
 from registry.models.access import label
 
 
@@ -158,6 +160,14 @@ class Route(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Raises ValidationError at `path`, which is judged by its type."""
+        super().clean()
+        try:
+            rules.check_path(self.path, self.path_type)
+        except ValidationError as error:
+            raise ValidationError({"path": error}) from None
 
 
 class RouteTarget(models.Model):

@@ -90,19 +90,24 @@ def configure(actor: Actor, tenant: Tenant, service_name: str, **fields: Any) ->
     those, for different paths, the path says which one is meant.
 
     Raises:
-        Problem: not_found, when neither rows nor live state know the service.
+        Problem: not_found, when neither rows nor live state know the service, or the instance that a new check names.
     """
     with transaction.atomic():
         service = cast("Service", find_target(actor, tenant, service_name))
+        instance_id = fields.get("instance_id", "")
         rows = HealthCheck.objects.filter(
             service=service,
-            instance_id=fields.get("instance_id", ""),
+            instance_id=instance_id,
             check_type=fields["check_type"],
             endpoint=fields.get("endpoint", ""),
         )
         same_path = rows.filter(path=fields.get("path", "")).first()
         check = same_path or (rows.get() if rows.count() == 1 else HealthCheck(service=service))
         created = check.pk is None
+        if created and instance_id:
+            # One that was here before may come back; one that nobody ever saw is a slip of the pen. A check that is
+            # there already can be changed or switched off, whatever became of its instance.
+            find_target(actor, tenant, service_name, instance_id)
         with change(actor, "created" if created else "changed", check):
             for name, value in fields.items():
                 setattr(check, name, value)

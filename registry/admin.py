@@ -18,11 +18,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.forms import AdminPasswordChangeForm, UserCreationForm
 
 from anumate.lib.problem import Problem
 from registry import service_admin  # noqa: F401  (registers its pages)
-from registry.forms import ApiKeyForm, MemberForm, ReasonActionForm, TenantForm
+from registry.forms import ApiKeyForm, MemberForm, PersonForm, ReasonActionForm, TenantForm
 from registry.models import ApiKey, AuditEntry, Member, Revision, Tenant, TenantHost
 from registry.services import keys, members, tenants
 from registry.tenant_admin import PartInline, ReadOnlyAdmin, TenantAdmin, TenantFilter, actor_of, is_superuser
@@ -238,7 +238,7 @@ admin.site.unregister(User)
 class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable at run time
     """Who may log in. Only who runs the installation sees them."""
 
-    form = UserChangeForm
+    form = PersonForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ["username", "email", "is_active", "is_staff", "is_superuser", "last_login"]
@@ -261,10 +261,18 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subsc
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return is_superuser(request) and not (isinstance(obj, User) and members.owns_alone(obj))
 
+    # Form and rights have asked before; in between, another owner may have gone.
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        with _denied():
+            members.save_person(obj)
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        with _denied():
+            members.delete_person(obj)
+
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[User]) -> None:
-        """One by one: of two owners who are to go, the second may be the last."""
-        with transaction.atomic():
+        """One by one, and all or none: of two owners who are to go, the second may be the last."""
+        with _denied(), transaction.atomic():
             for person in queryset:
-                if members.owns_alone(person):
-                    raise PermissionDenied(f"{person} is the last owner of a tenant. Nobody was deleted.")
-                person.delete()
+                members.delete_person(person)

@@ -11,7 +11,7 @@ from django import forms
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.utils import timezone
-from unfold.forms import ActionForm
+from unfold.forms import ActionForm, UserChangeForm
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminTextareaWidget,
@@ -21,7 +21,7 @@ from unfold.widgets import (
 from registry.models import ApiKey, Member, Tenant
 from registry.scopes import MEANINGS
 from registry.services.keys import may_grant
-from registry.services.members import is_last_owner
+from registry.services.members import is_last_owner, may_log_in, owns_alone
 from registry.services.tenants import DEFAULT
 
 
@@ -196,6 +196,17 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
         tenant = cleaned.get("tenant") or (self.instance.tenant if self.instance.pk else None)
         if tenant is not None and not may_grant(tenant, cleaned.get("scopes", ()), platform=self.platform):
             self.add_error("scopes", "Only who runs the installation gives scope admin to a key of this tenant.")
+        return cleaned
+
+
+class PersonForm(UserChangeForm):  # type: ignore[misc]  # unfold has no types
+    """Who may log in. The last owner of a tenant keeps both rights that it takes."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        lost = [name for name in ("is_active", "is_staff") if not cleaned.get(name, True)]
+        if lost and may_log_in(self.instance) and owns_alone(self.instance):
+            self.add_error(lost[0], "This is the last owner of a tenant. Make somebody else an owner first.")
         return cleaned
 
 

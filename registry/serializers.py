@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import models
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -234,6 +235,7 @@ class ZoneSerializer(StateShownSerializer):
     instances = serializers.IntegerField(help_text="How many live ones are in it.")
 
 
+@extend_schema_field(serializers.DateTimeField(allow_null=True))
 class Moment(serializers.FloatField):
     """Seconds since the epoch inside, ISO 8601 outside; 0 is no moment."""
 
@@ -290,7 +292,9 @@ class EntrySerializer(serializers.Serializer[Any]):
     """One thing that happened."""
 
     at = serializers.DateTimeField()
-    kind = serializers.CharField(help_text="joined, left, version_changed, state_changed or flip (of its health)")
+    kind = serializers.CharField(
+        help_text="joined, left, version_changed, state_changed, state_ended, held, held_ended or flip (of its health)"
+    )
     instance_id = serializers.CharField(help_text="Empty: the whole service.")
     sentence = serializers.CharField()
     version = serializers.CharField()

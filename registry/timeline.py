@@ -84,7 +84,15 @@ def _sentence(event: InstanceEvent) -> str:
         return "It left: it deregistered, or its heartbeats stopped"
     if event.kind == InstanceEvent.Kind.VERSION_CHANGED:
         return f"Its version went from {told.get('from')} to {told.get('to') or 'none'}"
+    if event.kind == InstanceEvent.Kind.HELD:
+        return "Its lease lapsed together with many others, so it is held"
+    if event.kind == InstanceEvent.Kind.HELD_ENDED:
+        renewed = "it renewed it" if told.get("renewed") else "it left, or nobody renewed it in time"
+        return f"Its lease is held no longer: {renewed}"
     whom = f"The zone {told['zone']}" if "zone" in told else "It" if event.instance_id else "The service"
     weight = f" with weight {told['weight']}" if told.get("weight") is not None else ""
     reason = f": {told['reason']}" if told.get("reason") else ""
-    return f"{whom} was set to {told.get('state')}{weight} by {told.get('actor')}{reason}"
+    word = f"set to {told.get('state')}{weight} by {told.get('actor')}"
+    if event.kind == InstanceEvent.Kind.STATE_ENDED:
+        return f"{whom} is no longer {word}, whose word ended by itself{reason}"
+    return f"{whom} was {word}{reason}"

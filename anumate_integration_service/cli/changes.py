@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _MARKS = {"added": "+", "changed": "~", "removed": "-"}
+_VERBS = {"added": "add", "changed": "change", "removed": "remove"}
 
 
 def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -20,11 +21,24 @@ def lines(changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield f"    + {each['field']}: {_value(each['after'])}"
 
 
-def summary(changes: Sequence[Mapping[str, Any]]) -> str:
-    if not changes:
-        return "no changes"
-    count = {kind: sum(1 for entry in changes if entry["change"] == kind) for kind in _MARKS}
-    return ", ".join(f"{number} {kind}" for kind, number in count.items() if number)
+def intent(changes: Sequence[Mapping[str, Any]]) -> str:
+    """What is about to be done: `add 2, change 1, remove 3 entries`."""
+    return _told(changes, _VERBS) or "change nothing"
+
+
+def outcome(changes: Sequence[Mapping[str, Any]]) -> str:
+    """What was done: `Added 2, changed 1, removed 3 entries`."""
+    return (_told(changes, {kind: kind for kind in _MARKS}) or "changed nothing").capitalize()
+
+
+def _told(changes: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> str:
+    """Each kind with its number; the noun goes by the last one."""
+    count = {kind: sum(1 for entry in changes if entry["change"] == kind) for kind in words}
+    told = {words[kind]: number for kind, number in count.items() if number}
+    if not told:
+        return ""
+    counted = ", ".join(f"{word} {number}" for word, number in told.items())
+    return f"{counted} {'entry' if [*told.values()][-1] == 1 else 'entries'}"
 
 
 def _value(value: Any) -> str:

@@ -70,23 +70,23 @@ def _ask(planned: Any, *, from_terminal: bool) -> None:
     if not planned["changes"]:
         return
     if not (from_terminal and sys.stdin.isatty()):
-        raise Failure(f"This makes {changes.summary(planned['changes'])}; say --yes, as nobody can be asked here.")
+        raise Failure(f"This would {changes.intent(planned['changes'])}; say --yes, as nobody can be asked here.")
     sys.stderr.writelines(f"{line}\n" for line in changes.lines(planned["changes"]))
-    if not typer.confirm(f"Make {changes.summary(planned['changes'])}?", err=True):
+    if not typer.confirm(f"{changes.intent(planned['changes']).capitalize()}?", err=True):
         raise Failure("Nothing is changed.")
 
 
 def _made(answer: Any) -> None:
     from anumate_integration_service.cli import changes
 
-    sys.stdout.write(f"Made {changes.summary(answer['changes'])}; the revision is {answer['revision']}.\n")
+    sys.stdout.write(f"{changes.outcome(answer['changes'])}; the revision is {answer['revision']}.\n")
 
 
 def _show(answer: Any) -> None:
     from anumate_integration_service.cli import changes
 
     sys.stdout.writelines(f"{line}\n" for line in changes.lines(answer["changes"]))
-    sys.stdout.write(f"Would make {changes.summary(answer['changes'])}.\n")
+    sys.stdout.write(f"Would {changes.intent(answer['changes'])}.\n")
 
 
 def _content(file: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -158,21 +159,29 @@ def _gateway(seen: Visit) -> Iterator[Finding]:
         yield Finding(PROBLEM, "gateway", sentence, "Start Redis, and look at the gateway's REDIS_URL.")
     else:
         yield Finding(OK, "gateway", f"{seen.gateway_url} is ready and connected to Redis.")
-    yield from _revision(seen, here)
 
 
-def _revision(seen: Visit, gateway: Any) -> Iterator[Finding]:
-    """A gateway that is behind is no fault by itself: every edit counts, of keys and of other tenants too, but only one
-    that changes the table is sent on."""
-    told = seen.body("revision")
-    if told is None:
+def _tables(seen: Visit) -> Iterator[Finding]:
+    """The published table is the measure, not the database: every edit counts there, of keys and of other tenants too,
+    but only one that changes the table is sent on."""
+    told = (seen.body("parts") or {}).get("routing_table")
+    if not told:
         return
-    own, theirs = told["revision"], gateway["table_revision"]
-    if theirs >= own:
-        yield Finding(OK, "routing table", f"The gateway has the newest revision, {theirs}.")
-    else:
-        sentence = f"The gateway has revision {theirs}, the database {own}: well, unless a route was edited since."
-        yield Finding(OK, "routing table", sentence)
+    published, outdated = told["published"], seen.outdated()
+    for revision, count in sorted(Counter(outdated).items()):
+        workers = "A worker" if count == 1 else f"{count} workers"
+        serve = (
+            f"serve{'s' if count == 1 else ''} revision {revision}"
+            if revision
+            else f"ha{'s' if count == 1 else 've'} no table"
+        )
+        sentence = f"{workers} of the gateway {serve} while {published} is published."
+        step = "Its log says why it refuses the table. Is its REDIS_URL the control plane's? A restart reads it anew."
+        yield Finding(PROBLEM, "routing table", sentence, step)
+    if not outdated:
+        yield Finding(
+            OK, "routing table", f"Every worker of the gateway serves what is published, revision {published}."
+        )
 
 
 def _breakers(seen: Visit) -> Iterator[Finding]:
@@ -261,6 +270,7 @@ _JUDGES: tuple[Callable[[Visit], Iterator[Finding]], ...] = (
     _worker,
     _clock,
     _gateway,
+    _tables,
     _breakers,
     _services,
     _routes,

@@ -35,6 +35,8 @@ def list_services(
         "tag": tag,
         "version": version,
         "zone": zone,
+        # Who names a zone here filters by it; to discovery it would be a wish.
+        "zone_strict": "true" if zone else "",
     }
     filtered = bool(name or status or capability or tag or version or zone)
     if watch:

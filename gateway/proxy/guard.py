@@ -6,7 +6,7 @@ Every second a worker writes `anumate:{g}:breakers:<worker>` (it lives 5 s) and 
     {"worker": "…", "at": 1700000000.0, "breakers": [{"tenant": "default", "service": "orders",
      "name": "orders-circuit", "state": "open", "forced": false, "generation": 4, "reason": "5 calls failed in a row.",
      "seconds_in_state": 1.2, "retry_in": 58.8, "calls": 0, "failures": 0, "slow_calls": 0, "failure_rate": 0.0,
-     "consecutive_failures": 0}]}
+     "consecutive_failures": 0}], "table_revision": 12}
 
 Operators write `anumate:{g}:force` and announce on `anumate:force`; a worker adopts each generation once.
 """
@@ -52,9 +52,11 @@ class Guard:
         self._policies: dict[Pair, BreakerPolicy] = {}
         self._breakers: dict[Pair, CircuitBreaker] = {}
         self._forces: dict[Pair, Force] = {}
+        self._revision = 0
 
     def adopt(self, table: RoutingTable) -> None:
         """Guard each service as the table says."""
+        self._revision = table.revision
         self._policies = {
             (each.tenant, each.service): _policy(each.breaker) for each in table.upstreams if each.breaker
         }
@@ -96,7 +98,7 @@ class Guard:
     def report(self, wall: float) -> WorkerReport:
         now = self._now()
         found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
-        return WorkerReport(self._worker, wall, found)
+        return WorkerReport(self._worker, wall, found, self._revision)
 
     def force(self, forces: dict[Pair, Force]) -> None:
         """Take over what operators want; a generation that was adopted before changes nothing."""

@@ -42,11 +42,12 @@ class BreakerReport(msgspec.Struct, frozen=True):
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
-    """One worker's breakers, as it saw them at `at`."""
+    """One worker's breakers, as it saw them at `at`, and the revision of the routing table that it serves (0: none)."""
 
     worker: str
     at: float
     breakers: tuple[BreakerReport, ...] = ()
+    table_revision: int = 0
 
 
 class Force(msgspec.Struct, frozen=True):

@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from anumate.lib import clock
+from registry.live import kept
+from registry.live.facts import Facts
 from registry.live.instances import Document, Fact, Instance, Key
 from registry.live.ops import Change, Index, Known, Snapshot
+from registry.live.sharing import share_document, share_key
 
 logger = logging.getLogger("anumate.catalog")
 
@@ -27,19 +30,8 @@ EMPTIES_KEPT = 1_000
 """Services without instances that are remembered, of each tenant, for watchers that have not heard of it."""
 _INSTANCE = ""
 """Stands where a fact's kind would: the instance itself."""
-_NO_FACTS: dict[str, Fact] = {}
 _UNTOLD = frozenset({"check", "held"})
 """Kinds of facts that no answer of discovery shows."""
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    """The catalogue on disk."""
-
-    saved_at: float
-    epoch: str
-    seq: int
-    instances: list[tuple[Key, Document, float]]
-    facts: list[tuple[Key, dict[str, Fact]]]
 
 
 class _Service:
@@ -56,8 +48,7 @@ class Catalog:
         self._wall = wall
         self._index = NOWHERE
         self._services: dict[Pair, _Service] = {}
-        self._facts: dict[Key, dict[str, Fact]] = {}
-        self._states: dict[Key, Fact] = {}
+        self._facts = Facts()
         self._tenants: dict[str, set[str]] = {}
         self._tenant_changed_at: dict[str, int] = {}
         # Services whose last instance left, by tenant, the one that changed longest ago first.
@@ -115,11 +106,11 @@ class Catalog:
 
     def service_facts(self, tenant: str, service: str) -> Mapping[str, Fact]:
         """What is known of the service as a whole; its operator's word is `state`."""
-        return self._facts_of(Key(tenant, service))
+        return self._facts.of(Key(tenant, service))
 
     def word(self, key: Key) -> Fact | None:
         """What operators said last of this instance, service or zone; it may have ended."""
-        return self._facts_of(key).get("state")
+        return self._facts.of(key).get("state")
 
     def changed_at(self, tenant: str, service: str = "") -> int:
         """The number of the last change of this service, or of anything of this tenant."""
@@ -204,9 +195,7 @@ class Catalog:
     def set_states(self, states: Mapping[Key, Fact]) -> None:
         """What the database says operators want. The later word wins over the live fact; a wiped store undoes none."""
         with self._lock:
-            before, self._states = self._states, dict(states)
-            keys = {key for key in before.keys() | states.keys() if before.get(key) != states.get(key)}
-            touched = {pair for key in keys for pair in self._pairs(key)}
+            touched = {pair for key in self._facts.decide(states) for pair in self._pairs(key)}
             changed = {pair for pair in touched if self._recompose(*pair)}
             for tenant, service in touched:
                 self._mark(Key(tenant, service), self._index.seq)
@@ -240,19 +229,15 @@ class Catalog:
     def dump(self) -> bytes:
         """Everything, for a restart while the store is away."""
         with self._lock:
-            instances = [(i.key, i.document, i.registered_at) for i in self._everyone()]
-            facts = [(key, dict(kinds)) for key, kinds in self._facts.items()]
+            instances, facts = list(self._everyone()), list(self._facts.items())
         saved_at = self._wall() if self.stale_since is None else self.stale_since
-        return msgspec.json.encode(_Kept(saved_at, self._index.epoch, self._index.seq, instances, facts))
+        return kept.encode(saved_at, self._index, instances, facts)
 
     def load(self, data: bytes) -> None:
         """Take over what `dump` gave. Raises msgspec.DecodeError on anything else."""
-        kept = msgspec.json.decode(data, type=_Kept)
-        known = {key: Known(document, at, {}) for key, document, at in kept.instances}
-        for key, facts in kept.facts:
-            known[key] = known.get(key, Known(None, 0.0, {}))._replace(facts=facts)
-        self.replace(Snapshot(Index(kept.epoch, kept.seq), known))
-        self.stale_since = kept.saved_at
+        snapshot, saved_at = kept.decode(data)
+        self.replace(snapshot)
+        self.stale_since = saved_at
 
     # Inside, with the lock held
 
@@ -261,7 +246,7 @@ class Catalog:
         key, what = change.key, change.kind or _INSTANCE
         if change.seq and self._ahead.get((key, what), 0) > change.seq:
             if change.op == "gone":
-                self._forget_facts(key)
+                self._facts.forget(key)
                 self._recompose(key.tenant, key.service, only=key.id)
             return True
         self._held.pop((key, what), None)
@@ -277,12 +262,15 @@ class Catalog:
     def _put(self, key: Key, document: Document, registered_at: float) -> None:
         pair = (key.tenant, key.service)
         service = self._services.setdefault(pair, _Service())
-        service.instances[key.id] = Instance(key, document, registered_at, self._merged_facts(key, document.zone))
+        if sibling := service.instances.get(key.id) or next(iter(service.instances.values()), None):
+            document = share_document(document, sibling.document)
+        key = share_key(key)
+        service.instances[key.id] = Instance(key, document, registered_at, self._facts.about(key, document.zone))
         service.view = None
         self._tenants.setdefault(key.tenant, set()).add(key.service)
 
     def _remove(self, key: Key) -> None:
-        self._forget_facts(key)
+        self._facts.forget(key)
         service = self._services.get((key.tenant, key.service))
         if service is None or service.instances.pop(key.id, None) is None:
             return
@@ -293,21 +281,9 @@ class Catalog:
             if not names:
                 del self._tenants[key.tenant]
 
-    def _forget_facts(self, key: Key) -> None:
-        """All but the operator's word, as the store does when an instance goes."""
-        facts = self._facts.pop(key, None)
-        if facts and "state" in facts:
-            self._facts[key] = {"state": facts["state"]}
-
     def _set_fact(self, key: Key, kind: str, fact: Fact | None) -> bool:
-        facts = self._facts.setdefault(key, {})
-        before = facts.get(kind)
-        if fact is None:
-            facts.pop(kind, None)
-            if not facts:
-                del self._facts[key]
-        else:
-            facts[kind] = fact
+        known = self.get(key)
+        before = self._facts.put(known.key if known else share_key(key), kind, fact)
         if key.service:
             self._recompose(key.tenant, key.service, only=key.id)
         else:
@@ -322,19 +298,10 @@ class Catalog:
             return changed
         for name in [only] if only else list(service.instances):
             instance = service.instances.get(name)
-            if instance and (facts := self._merged_facts(instance.key, instance.document.zone)) != instance.facts:
+            if instance and (facts := self._facts.about(instance.key, instance.document.zone)) != instance.facts:
                 service.instances[name] = msgspec.structs.replace(instance, facts=facts)
                 service.view, changed = None, True
         return changed
-
-    def _merged_facts(self, key: Key, zone: str) -> dict[str, Fact]:
-        """Its own facts with the words about its service and its zone."""
-        facts = self._facts_of(key)
-        if word := self._facts_of(Key(key.tenant, key.service)).get("state"):
-            facts = {**facts, "service_state": word}
-        if zone and (word := self._facts_of(Key(key.tenant, "", zone)).get("state")):
-            facts = {**facts, "zone_state": word}
-        return facts
 
     def _pairs(self, key: Key) -> set[Pair]:
         """Whom a change of this key is about: one service, or all with an instance in the zone."""
@@ -345,12 +312,6 @@ class Catalog:
             for name in self._tenants.get(key.tenant, ())
             if any(each.document.zone == key.id for each in self._services[key.tenant, name].instances.values())
         }
-
-    def _facts_of(self, key: Key) -> dict[str, Fact]:
-        facts, decided = self._facts.get(key, _NO_FACTS), self._states.get(key)
-        if decided is None or ((said := facts.get("state")) and said.since > decided.since):
-            return dict(facts) if facts else _NO_FACTS
-        return {**facts, "state": decided}
 
     def _everyone(self) -> Iterator[Instance]:
         return (instance for service in self._services.values() for instance in service.instances.values())
@@ -384,7 +345,7 @@ class Catalog:
                 yield Change(0, "put", key, known.document, known.registered_at)
         elif here is not None:
             yield Change(0, "gone", key)
-        facts = self._facts.get(key, _NO_FACTS)
+        facts = self._facts.said(key)
         for kind in list(facts.keys() | known.facts.keys()):
             if facts.get(kind) != known.facts.get(kind):
                 yield Change(0, "fact", key, kind=kind, fact=known.facts.get(kind))

@@ -28,6 +28,9 @@ class OperatorState(models.Model):
     state_actor = models.CharField(max_length=200, blank=True, editable=False)
     state_since = models.DateTimeField(null=True, blank=True, editable=False)
     state_expires_at = models.DateTimeField(null=True, blank=True, help_text="When it ends by itself.")
+    state_ending_at = models.DateTimeField(
+        null=True, editable=False, db_index=True, help_text="The end that the history has yet to tell of."
+    )
     state_weight = models.PositiveSmallIntegerField(
         null=True,
         blank=True,
@@ -91,6 +94,7 @@ class Instance(OperatorState):
     zone = models.CharField(max_length=63, blank=True)
     weight = models.PositiveIntegerField(default=100)
     live = models.BooleanField(default=True, help_text="It holds a lease.")
+    held_since = models.DateTimeField(null=True, editable=False, help_text="Its lease lapsed in a crowd, and is held.")
     health = models.CharField(max_length=9, choices=Health.choices, default=Health.UNKNOWN)
     health_sentence = models.CharField(max_length=500, blank=True)
     registered_at = models.DateTimeField(default=timezone.now)

@@ -17,6 +17,9 @@ class InstanceEvent(models.Model):
         LEFT = "left", "Left"
         VERSION_CHANGED = "version_changed", "Version changed"
         STATE_CHANGED = "state_changed", "State changed"
+        STATE_ENDED = "state_ended", "State ended by itself"
+        HELD = "held", "Lease held"
+        HELD_ENDED = "held_ended", "Lease held no longer"
 
     tenant = models.ForeignKey("registry.Tenant", models.CASCADE, related_name="instance_events")
     service = models.CharField(max_length=63)

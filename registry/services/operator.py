@@ -32,6 +32,7 @@ _WORD = (
     "state_actor",
     "state_since",
     "state_expires_at",
+    "state_ending_at",
     "state_weight",
     "state_before",
 )
@@ -71,6 +72,10 @@ def _say(actor: Actor, action: str, target: T, word: Callable[[T], dict[str, Any
         target.refresh_from_db(fields=_WORD, from_queryset=locked)
         before, now = _kept(target), timezone.now()
         said = {"state_expires_at": now, **word(target)}
+        if target.state_ending_at and target.state_ending_at <= now:
+            history.record(history.ended(target))  # nobody can tell of it later
+        ends = said["state_expires_at"]
+        said["state_ending_at"] = ends if ends and ends > now else None
         values = {**said, "state_before": before, "state_actor": actor.name[:200], "state_since": now}
         for name, value in values.items():
             setattr(target, name, value)

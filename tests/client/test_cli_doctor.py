@@ -52,7 +52,7 @@ def seen(skew: float | None = 0.0, gateway_given: bool = True, **answers: Any) -
     """A visit to an installation that is well, but for `answers`."""
     well = {
         "ready": {"status": "ready"},
-        "parts": {"parts": {"database": "ok", "store": "ok"}},
+        "parts": {"parts": {"database": "ok", "store": "ok"}, "routing_table": {"published": 7, "served": [7, 7]}},
         "gateway": {"status": "ready", "redis": "connected", "table_revision": 7},
         "services": {"services": [instance()]},
         "eligible": {"services": [instance()]},
@@ -60,7 +60,6 @@ def seen(skew: float | None = 0.0, gateway_given: bool = True, **answers: Any) -
         "breakers": rows(),
         "routes": rows(route("orders")),
         "keys": rows(key()),
-        "revision": {"revision": 7},
     }
     return Visit("http://here", "http://gate", gateway_given, "own", NOW, skew, well | answers)
 
@@ -146,10 +145,40 @@ def test_a_gateway_that_lost_redis_or_waits_for_a_table_is_a_problem() -> None:
     assert one(seen(gateway=waiting))[0] == "problem"
 
 
-def test_both_revisions_are_told_where_they_differ() -> None:
-    found = {each.about: each for each in findings(seen(revision={"revision": 9}))}
-    assert found["routing table"].status == "ok"
-    assert "revision 7, the database 9" in found["routing table"].sentence
+def serving(published: int, *served: int) -> dict[str, Any]:
+    return {"parts": {"database": "ok", "store": "ok"}, "routing_table": {"published": published, "served": served}}
+
+
+@pytest.mark.parametrize(
+    ("served", "sentence"),
+    [
+        ((7, 5), "A worker of the gateway serves revision 5 while 7 is published."),
+        ((5, 5, 7), "2 workers of the gateway serve revision 5 while 7 is published."),
+        ((0, 7), "A worker of the gateway has no table while 7 is published."),
+        ((8, 7), "A worker of the gateway serves revision 8 while 7 is published."),
+    ],
+)
+def test_a_worker_that_serves_another_table_than_the_published_one_is_a_problem(
+    served: tuple[int, ...], sentence: str
+) -> None:
+    assert one(seen(parts=serving(7, *served))) == ("problem", sentence)
+
+
+def test_a_gateway_that_tells_the_control_plane_nothing_is_asked_itself() -> None:
+    behind = {"status": "ready", "redis": "connected", "table_revision": 3}
+    found = [each.sentence for each in told(seen(gateway=behind, parts=serving(7)))]
+    assert found == ["A worker of the gateway serves revision 3 while 7 is published."]
+
+
+def test_who_is_served_what_is_told_even_where_the_gateway_cannot_be_asked() -> None:
+    away = Refused("http://gate cannot be reached", UNREACHABLE)
+    found = told(seen(gateway=away, gateway_given=False, parts=serving(7, 6)))
+    assert [each.about for each in found] == ["gateway", "routing table"]
+
+
+def test_nothing_is_said_of_tables_before_one_is_published() -> None:
+    parts = {"parts": {"database": "ok", "store": "ok"}}
+    assert [each.about for each in findings(seen(parts=parts)) if each.about == "routing table"] == []
 
 
 @pytest.mark.parametrize(("state", "forced"), [("open", False), ("half_open", False), ("closed", True)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anumate_integration_service.retries import RetryBudget, RetryPolicy, full_jitter
+from anumate_integration_service.pacing import full_jitter
+from anumate_integration_service.retries import RetryBudget, RetryPolicy
 
 
 def test_a_budget_pays_its_floor_without_a_single_request() -> None:

@@ -69,6 +69,30 @@ def test_a_service_that_is_live_and_has_no_row_yet_can_be_given_a_check(api: Cal
     assert Service.objects.get().name == "orders"
 
 
+def test_a_check_of_an_instance_that_nobody_knows_is_refused_and_makes_none(api: Call, orders: Service) -> None:
+    body = {"service_name": "orders", "instance_id": "onne", "check_type": "http"}
+    status, problem = api("POST", "/v1/health/configure", body)
+    assert (status, problem["code"], problem["detail"]) == (404, "not_found", "There is no such instance.")
+    assert not HealthCheck.objects.exists()
+
+
+def test_an_instance_that_is_live_or_was_here_before_can_be_given_a_check(
+    api: Call, orders: Service, register: Register
+) -> None:
+    register(8000, "here")
+    orders.instances.create(instance_id="was-here", live=False)
+    for name in ("here", "was-here"):
+        body = {"service_name": "orders", "instance_id": name, "check_type": "http"}
+        assert api("POST", "/v1/health/configure", body)[0] == 201
+
+
+def test_a_check_of_an_instance_that_is_forgotten_can_still_be_switched_off(api: Call, orders: Service) -> None:
+    HealthCheck.objects.create(service=orders, instance_id="forgotten")
+    body = {"service_name": "orders", "instance_id": "forgotten", "check_type": "http", "enabled": False}
+    status, check = api("POST", "/v1/health/configure", body)
+    assert (status, check["enabled"]) == (200, False)
+
+
 def test_of_several_checks_the_path_says_which_one_is_meant(api: Call, orders: Service) -> None:
     for path in ("/a", "/b"):
         HealthCheck.objects.create(service=orders, path=path)

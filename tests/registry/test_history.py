@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,11 +14,12 @@ from django.utils import timezone
 from health.models import Flip
 from registry.live.instances import Document, Fact, Key
 from registry.live.store import SyncStore, ops
-from registry.models import InstanceEvent, Service
+from registry.models import Instance, InstanceEvent, Service
 from registry.services import history, projection
 from registry.services.projection import project
 from registry.tasks import prune
 from tests.api import api, code, tenant
+from tests.registry.live.test_leases import T0, awake
 
 pytestmark = pytest.mark.django_db
 A, B = Key("default", "orders", "a"), Key("default", "orders", "b")
@@ -132,6 +133,131 @@ class TestTheProjection:
         restarted()
         project(live.redis)
         assert sorted(kinds()) == ["joined", "state_changed"]
+
+
+class TestAWordThatEndsByItself:
+    def say(self, path: str, seconds: float = 600.0, state: str = "draining") -> datetime:
+        """Until when."""
+        ends = timezone.now() + timedelta(seconds=seconds)
+        body = {"state": state, "reason": "new disk", "expires_at": ends.isoformat()}
+        assert api().post(f"/v1/{path}/state", body).status_code == 200
+        return ends
+
+    def ends(self) -> list[InstanceEvent]:
+        return list(InstanceEvent.objects.filter(kind="state_ended").order_by("service", "instance_id"))
+
+    def test_it_is_told_once_and_not_before(self, live: SyncStore) -> None:
+        live.register(A, ONE)
+        project(live.redis)
+        ends = self.say("services/orders/a")
+        project(live.redis, now=ends - timedelta(seconds=1))
+        assert self.ends() == []
+        for seconds in (0, 1, 3600):
+            restarted()
+            project(live.redis, now=ends + timedelta(seconds=seconds))
+        [told] = self.ends()
+        assert (told.instance_id, told.at, told.details["reason"]) == ("a", ends, "new disk")
+        sentence = entries("orders/a")[0]["sentence"]
+        assert sentence.startswith("It is no longer set to draining by test key")
+        assert sentence.endswith("whose word ended by itself: new disk")
+
+    def test_of_a_service_it_is_told_once_and_of_a_zone_once_for_each_service(self, live: SyncStore) -> None:
+        live.register(A, ONE)
+        live.register(B, ONE)
+        live.register(Key("default", "web", "a"), ONE)
+        project(live.redis)
+        self.say("services/orders")
+        last = self.say("zones/eu")
+        project(live.redis, now=last)
+        assert [(each.service, each.instance_id, "zone" in each.details) for each in self.ends()] == [
+            ("orders", "", False),
+            ("orders", "", True),
+            ("web", "", True),
+        ]
+
+    def test_a_word_that_was_replaced_or_undone_has_not_ended_by_itself(self, live: SyncStore) -> None:
+        live.register(A, ONE)
+        project(live.redis)
+        ends = self.say("services/orders/a")
+        self.say("services/orders")
+        for path in ("orders/a", "orders"):
+            assert api().post(f"/v1/services/{path}/state/undo", {}).status_code == 200
+        project(live.redis, now=ends + timedelta(hours=1))
+        assert self.ends() == []
+
+    def test_an_operator_who_speaks_before_anybody_looked_hides_no_end(self, live: SyncStore) -> None:
+        live.register(A, ONE)
+        project(live.redis)
+        self.say("services/orders/a")
+        ended = timezone.now() - timedelta(seconds=5)
+        Instance.objects.update(state_expires_at=ended, state_ending_at=ended)
+        later = self.say("services/orders/a", state="maintenance")
+        assert [each.at for each in self.ends()] == [ended]
+        project(live.redis, now=later)
+        assert [each.at for each in self.ends()] == [ended, later]
+
+    def test_stopped_before_it_is_written_it_is_told_by_the_next_step(
+        self, live: SyncStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        live.register(A, ONE)
+        project(live.redis)
+        ends = self.say("services/orders/a")
+
+        def fails(*_: Any) -> Any:
+            raise InterruptedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(history, "record", fails)
+            with pytest.raises(InterruptedError):
+                project(live.redis, now=ends)
+        project(live.redis, now=ends)
+        project(live.redis, now=ends)
+        assert len(self.ends()) == 1
+
+
+class TestAHeldLease:
+    NAMES = tuple(f"i{number:02}" for number in range(20))
+
+    @pytest.fixture
+    def held(self, live: SyncStore) -> SyncStore:
+        """Twenty leases lapse at once; three end, and the others are held."""
+        awake(live.redis, T0)
+        for name in self.NAMES:
+            live.register(Key("default", "orders", name), ONE, now=T0)
+        project(live.redis)
+        awake(live.redis, T0 + ONE.lease_ttl)
+        live.sweep(now=T0 + ONE.lease_ttl)
+        project(live.redis)
+        return live
+
+    def of(self, kind: str) -> set[str]:
+        found = list(InstanceEvent.objects.filter(kind=kind).values_list("instance_id", flat=True))
+        assert len(found) == len(set(found))
+        return set(found)
+
+    def test_it_is_told_when_it_begins_and_when_it_is_renewed(self, held: SyncStore) -> None:
+        assert len(self.of("held")) == 17
+        assert self.of("held_ended") == set()
+        last = max(self.of("held"))
+        held.heartbeat(Key("default", "orders", last), now=T0 + 40)
+        for _ in range(2):
+            project(held.redis)
+            restarted()
+        assert self.of("held_ended") == {last}
+        told = {each["kind"]: each["sentence"] for each in entries(f"orders/{last}")}
+        assert told["held_ended"] == "Its lease is held no longer: it renewed it"
+
+    def test_it_is_told_once_when_it_is_let_go(self, held: SyncStore) -> None:
+        held.release("default", now=T0 + 40)
+        awake(held.redis, T0 + 40)
+        held.sweep(now=T0 + 40)
+        for _ in range(2):
+            project(held.redis)
+            restarted()
+        assert self.of("held_ended") == self.of("held")
+        assert self.of("left") == set(self.NAMES)
+        name = max(self.of("held"))
+        assert kinds(name) == ["joined", "held", "held_ended", "left"]
 
 
 def _all_but(name: str, real: Any, fails: Any) -> Any:

@@ -16,7 +16,7 @@ from gateway.models import RateLimitPolicy
 from registry.models import ApiKey, AuditEntry, Member, Service, Tenant
 from registry.services.changes import SYSTEM
 from registry.services.keys import create_key
-from registry.services.members import keep_an_owner, remove_member
+from registry.services.members import delete_person, keep_an_owner, remove_member, save_person
 from tests.api import any_path, code, documented, tenant
 
 pytestmark = pytest.mark.django_db
@@ -154,6 +154,40 @@ class TestTheLastOwner:
         body = {"action": "delete_selected", "_selected_action": [self.last.user_id], "post": "yes"}
         client.post("/admin/auth/user/", body)
         assert Member.objects.filter(pk=self.last.pk).exists()
+
+    @pytest.mark.parametrize("right", ["is_active", "is_staff"])
+    def test_keeps_what_is_needed_to_log_in(self, right: str) -> None:
+        client = self.client(as_root=True)
+        path = f"/admin/auth/user/{self.last.user_id}/change/"
+        body = {"username": "owner", "is_active": "on", "is_staff": "on"}
+        del body[right]
+        assert "last owner of a tenant" in client.post(path, body).content.decode()
+        setattr(self.last.user, right, False)
+        with pytest.raises(Problem, match="last owner"):
+            save_person(self.last.user)
+        self.last.user.refresh_from_db()
+        assert getattr(self.last.user, right)
+        member("owner", "second")
+        assert client.post(path, body).status_code == 302
+        self.last.user.refresh_from_db()
+        assert not getattr(self.last.user, right)
+
+    def test_who_cannot_log_in_any_more_can_still_be_changed(self) -> None:
+        client = self.client(as_root=True)
+        User.objects.filter(pk=self.last.user_id).update(is_active=False)
+        body = {"username": "owner", "is_staff": "on", "first_name": "Ada"}
+        assert client.post(f"/admin/auth/user/{self.last.user_id}/change/", body).status_code == 302
+        self.last.user.refresh_from_db()
+        assert self.last.user.first_name == "Ada"
+
+    def test_gives_way_once_another_owner_may_log_in_and_no_sooner(self) -> None:
+        first, second = member("owner"), member("owner", "second")
+        User.objects.filter(pk=second.user_id).update(is_staff=False)
+        with pytest.raises(Problem, match="last owner"):
+            delete_person(first.user)
+        User.objects.filter(pk=second.user_id).update(is_staff=True)
+        delete_person(first.user)
+        assert list(Member.objects.all()) == [second]
 
     def test_all_owners_at_once_stay_all(self) -> None:
         client = self.client(as_root=True)

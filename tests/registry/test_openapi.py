@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
+from rest_framework.serializers import DateTimeField
+
+from registry.serializers import Moment
 
 LANE = {
     "/v1/services": {"get"},
@@ -32,6 +36,17 @@ def test_a_registration_is_described_as_the_lane_decodes_it(schema: Any) -> None
     assert shape["additionalProperties"] is False
     assert shape["properties"]["instance_id"]["nullable"] is True
     assert shape["properties"]["lease_ttl"] == {"type": "integer", "minimum": 5, "maximum": 86400, "default": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("Fact", ("since", "expires_at")), ("Finding", ("since", "until")), ("Held", ("since", "until"))],
+)
+def test_moments_are_described_as_they_are_answered(schema: Any, name: str, fields: tuple[str, ...]) -> None:
+    shapes = schema["components"]["schemas"][name]["properties"]
+    assert [shapes[field] for field in fields] == [{"type": "string", "format": "date-time", "nullable": True}] * 2
+    assert Moment().to_representation(0.0) is None
+    assert DateTimeField().to_internal_value(Moment().to_representation(1.7e9)) == datetime.fromtimestamp(1.7e9, UTC)
 
 
 def test_every_reference_leads_somewhere(schema: Any) -> None:

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         shown = [entry.as_json() for entry in made]
         for line in changes.lines(shown):
             self.stdout.write(line)
-        self.stdout.write(f"{'Would make' if dry_run else 'Made'} {changes.summary(shown)}.")
+        self.stdout.write(f"{f'Would {changes.intent(shown)}' if dry_run else changes.outcome(shown)}.")
 
 
 def _content(file: str) -> bytes:

@@ -43,9 +43,8 @@ class Command(BaseCommand):
         if not dry_run:
             self._register(owner, instances)
         services = len({each.registration.name for each in instances})
-        self.stdout.write(
-            f"{'Would register' if dry_run else 'Registered'} {len(instances)} instances of {services} services."
-        )
+        told = f"{_counted(len(instances), 'instance')} of {_counted(services, 'service')}"
+        self.stdout.write(f"{'Would register' if dry_run else 'Registered'} {told}.")
 
     def _register(self, owner: Tenant, instances: list[Found]) -> None:
         client = connect(settings.REDIS_URL)
@@ -65,6 +64,10 @@ def _distinct(instances: Iterator[Found]) -> Iterator[Found]:
             raise BadEntry("", f"{key.service}/{key.id} stands there twice.")
         seen.add(key)
         yield each
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _line(each: Found) -> str:

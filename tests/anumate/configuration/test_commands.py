@@ -95,7 +95,7 @@ def refused(path: Path, text: str, *options: str) -> str:
 
 def test_an_import_makes_everything_in_one_revision_with_an_audit_row_each(file: Path) -> None:
     out = run("import_config", str(file))
-    assert out.endswith("Made 9 added.\n")
+    assert out.endswith("Added 9 entries.\n")
     assert marks() == (9, 1)
     assert {(entry.actor_kind, entry.actor) for entry in AuditEntry.objects.all()} == {("command", "import_config")}
     assert Route.objects.get(name="split").targets.count() == 2
@@ -107,8 +107,8 @@ def test_importing_an_export_changes_nothing(file: Path, tmp_path: Path) -> None
     exported = run("export_config")
     again = tmp_path / "again.yaml"
     again.write_text(exported, encoding="utf-8")
-    assert run("import_config", str(again), "--prune") == "Made no changes.\n"
-    assert run("import_config", str(file), "--prune") == "Made no changes.\n"
+    assert run("import_config", str(again), "--prune") == "Changed nothing.\n"
+    assert run("import_config", str(file), "--prune") == "Changed nothing.\n"
     assert marks() == before
     assert run("export_config") == exported
 
@@ -128,7 +128,7 @@ def test_an_export_makes_the_same_in_another_tenant(file: Path, tmp_path: Path) 
     run("import_config", str(file))
     exported = tmp_path / "exported.yaml"
     exported.write_text(run("export_config"), encoding="utf-8")
-    assert run("import_config", str(exported), "--tenant", "acme").endswith("Made 9 added.\n")
+    assert run("import_config", str(exported), "--tenant", "acme").endswith("Added 9 entries.\n")
     assert run("export_config", "--tenant", "acme") == run("export_config")
 
 
@@ -147,7 +147,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(file: Path) -> Non
         '    - service_name: "orders"',
         '    - path: "/ready"',
         "    - interval: 5.0",
-        "Would make 1 added, 1 changed, 1 removed.",
+        "Would add 1, change 1, remove 1 entry.",
     ]
     assert marks() == before
 
@@ -161,15 +161,15 @@ def test_what_a_file_leaves_out_of_an_entry_goes_back_to_its_default(file: Path)
         '    - description: "Takes orders: all of them"',
         "~ upstreams orders",
         '    - load_balancing: "p2c"',
-        "Made 2 changed.",
+        "Changed 2 entries.",
     ]
 
 
 def test_what_a_file_does_not_name_stays_unless_it_is_pruned(file: Path) -> None:
     run("import_config", str(file))
     file.write_text("routes: []\nhealth_checks: []\n", encoding="utf-8")
-    assert run("import_config", str(file)) == "Made no changes.\n"
-    assert run("import_config", str(file), "--prune").endswith("Made 4 removed.\n")
+    assert run("import_config", str(file)) == "Changed nothing.\n"
+    assert run("import_config", str(file), "--prune").endswith("Removed 4 entries.\n")
     assert not Route.objects.exists()
     assert not HealthCheck.objects.exists()
     assert RateLimitPolicy.objects.exists()  # the file says nothing of that section

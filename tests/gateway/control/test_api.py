@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -124,6 +125,8 @@ class TestRoutes:
             ({"path": "/a%2Fb"}, "/path"),
             ({"path": "/a?b=c"}, "/path"),
             ({"path": "//a"}, "/path"),
+            ({"path": "/a//b"}, "/path"),
+            ({"path": "/a//.*", "path_type": "regex"}, "/path"),
             ({"path": "/a/../b"}, "/path"),
             ({"path": "(", "path_type": "regex"}, "/path"),
             ({"path_type": "glob"}, "/path_type"),
@@ -169,6 +172,15 @@ class TestRoutes:
     def test_the_admin_refuses_a_name_that_is_an_address_too(self) -> None:
         assert "name" in RouteForm({"name": "explain"}).errors
         assert "name" not in RouteForm({"name": "explains"}).errors
+
+    @pytest.mark.parametrize("path_type", ["exact", "prefix", "regex"])
+    def test_a_path_with_a_double_slash_is_refused_by_row_and_form_too(self, path_type: str) -> None:
+        fields = {"name": "orders", "path": "/a//b", "path_type": path_type}
+        with pytest.raises(ValidationError) as refused:
+            Route(tenant=tenant(), **fields).full_clean()
+        assert [*refused.value.message_dict] == ["path"]
+        form = RouteForm({"tenant": tenant().pk, "timeout_seconds": 30, "retries": 1, "priority": 0, **fields})
+        assert form.errors == {"path": ["A path has no //: some servers read it as one slash, and others as two."]}
 
     def test_a_name_is_taken_once_in_a_tenant(self) -> None:
         client = api()

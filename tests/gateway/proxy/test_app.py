@@ -119,6 +119,7 @@ async def test_readiness_says_what_is_served(world: World) -> None:
     ready = (await gateway.get("/-/readyz")).json()
     assert (ready["status"], ready["redis"], ready["keys"]) == ("ready", "connected", True)
     assert "routes" not in ready  # nobody has said who they are
+    assert gateway.app.guard.report(0.0).table_revision == ready["table_revision"] > 0
 
 
 async def test_an_edit_is_served_without_a_restart(gateway: Running, world: World, service: Service) -> None:

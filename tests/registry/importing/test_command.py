@@ -96,7 +96,7 @@ def test_importing_again_only_renews(server: str) -> None:
 def test_a_dry_run_registers_nothing(tmp_path: Path, store: redis.Redis) -> None:
     file = tmp_path / "apps.json"
     file.write_text(json.dumps(apps(INSTANCE)), encoding="utf-8")
-    assert run("--from", "eureka", str(file), "--dry-run").endswith("Would register 1 instances of 1 services.\n")
+    assert run("--from", "eureka", str(file), "--dry-run").endswith("Would register 1 instance of 1 service.\n")
     assert not Service.objects.exists()
     assert SyncStore(store).snapshot().known == {}
 

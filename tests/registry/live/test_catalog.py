@@ -51,6 +51,28 @@ def ids(catalog: Catalog, service: str = "orders") -> list[str]:
     return [instance.key.id for instance in catalog.instances("default", service)]
 
 
+def test_what_instances_of_a_service_say_alike_stands_in_memory_once(catalog: Catalog) -> None:
+    said = b'{"version":"1.0","tags":["api"],"metadata":{"team":"a team"},"zone":"eu"}'
+    catalog.apply(*(put(seq, key, msgspec.json.decode(said, type=Document)) for seq, key in ((1, A), (2, B))))
+    other = msgspec.json.decode(said.replace(b"a team", b"b team"), type=Document)
+    catalog.apply(put(3, B, other))
+    one, two = catalog.instances("default", "orders")
+    assert two.document == other
+    assert one.document.tags is two.document.tags
+    assert one.document.metadata == {"team": "a team"}
+
+
+def test_facts_that_were_handed_out_never_change(catalog: Catalog) -> None:
+    catalog.apply(put(1), fact(2, "probe", "healthy"))
+    [before] = catalog.instances("default", "orders")
+    catalog.apply(fact(3, "probe", "unhealthy"), fact(4, "reported", "healthy"))
+    [now] = catalog.instances("default", "orders")
+    assert ({kind: each.value for kind, each in before.facts.items()}, now.health) == (
+        {"probe": "healthy"},
+        "unhealthy",
+    )
+
+
 def test_instances_come_in_the_order_of_their_ids(catalog: Catalog) -> None:
     catalog.apply(put(1, B), put(2, A))
     assert ids(catalog) == ["a", "b"]
