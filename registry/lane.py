@@ -25,6 +25,7 @@ from registry.live.node import Node
 from registry.live.ops import NO_QUOTA, Change, Index, Quota, QuotaExceeded
 from registry.live.quotas import Rates
 from registry.live.registration import Registered, Renewed, decode_heartbeat, decode_registration
+from registry.live.replication import NotReplicated
 from registry.names import INSTANCE_ID, LABEL, RESERVED_INSTANCES
 
 logger = logging.getLogger("anumate.lane")
@@ -70,6 +71,9 @@ class Lane:
         except QuotaExceeded as error:
             # When one of them leaves, nobody knows; a minute is what a sweep takes at most for one that has died.
             await self._refuse(request, Problem("quota_exceeded", str(error), headers={"Retry-After": "60"}))
+        except NotReplicated:
+            alone = "Too few of the store's replicas have it so far. Send it again."
+            await self._refuse(request, Problem("unavailable", alone, headers={"Retry-After": "1"}))
         except UNAVAILABLE:
             away = "The store is away. What is known can be read; try again to write."
             await self._refuse(request, Problem("unavailable", away, headers={"Retry-After": "1"}))

@@ -155,6 +155,12 @@ class Env:
 
     home: Path = var("ANUMATE_HOME", Rule(Path, "a directory"), Path(".anumate"), "State directory: data, logs, keys.")
     redis_url: str = var("REDIS_URL", REDIS, "", "Redis or Valkey. Unset: an embedded Valkey is started.")
+    registry_wait_replicas: int = var(
+        "REGISTRY_WAIT_REPLICAS",
+        _whole(0, 100),
+        0,
+        "Replicas that must have a registration before it is acknowledged, else 503; 0 waits for none.",
+    )
     database_url: str = var("DATABASE_URL", DATABASE, "", "Database. Unset: SQLite in the state directory.")
     celery_broker_url: str = var("CELERY_BROKER_URL", REDIS, "", "Celery's broker. Unset: REDIS_URL.")
     channels_redis_url: str = var("CHANNELS_REDIS_URL", REDIS, "", "Channels' layer. Unset: REDIS_URL.")

@@ -43,6 +43,7 @@ class Node:
 
     def __init__(self, env: Env, pepper: str, *, sections: Iterable[str] = (), cache_dir: Path | None = None) -> None:
         self._url = env.redis_url or DEFAULT_REDIS_URL
+        self._replicas = env.registry_wait_replicas
         self._names = ("keys", "tenants", "states", *sections)
         self._cache_dir = cache_dir
         self._callbacks: dict[str, list[Callable[[bytes], None]]] = defaultdict(list)
@@ -79,7 +80,7 @@ class Node:
         self.redis: aioredis.Redis = connect_async(self._url)
         # One more attempt heals a connection that went stale; more would only keep a caller waiting in an outage.
         self.redis.set_retry(Retry(NoBackoff(), 1))
-        self.store = AsyncStore(connect_async(self._url, read_timeout=None))
+        self.store = AsyncStore(connect_async(self._url, read_timeout=None), replicas=self._replicas)
         self._load_catalog()
         reader = SectionReader(self._url, self._names, self._on_section, self._cache_dir)
         reader.load_cached()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,13 +15,14 @@ from anumate.lib.redis import READ_TIMEOUT
 from registry.live import ops
 from registry.live.instances import Document, Fact, Key
 from registry.live.ops import NO_QUOTA, Change, Index, Known, Lease, Members, Op, Quota, Renewal, Snapshot
+from registry.live.pump import Pump
+from registry.live.replication import Replicated
 
 __all__ = ["AsyncStore", "Change", "Index", "Known", "Lease", "Renewal", "Snapshot", "SyncStore", "ops"]
 
 T = TypeVar("T")
 
 PAGE = 500
-PIPELINE = 128
 
 
 class SyncStore:
@@ -97,23 +96,19 @@ class AsyncStore:
     """For one event loop. Operations that are asked for while one round trip is under way share the next one.
 
     Give it a client without a read timeout: the store sets its own, which costs less than a task per command.
+    With `replicas`, a registration or its end is answered only once that many replicas have it; see `replication`.
     """
 
-    def __init__(self, client: aioredis.Redis) -> None:
+    def __init__(self, client: aioredis.Redis, *, replicas: int = 0) -> None:
         # One more attempt heals a connection that went stale; more would only keep callers waiting in an outage.
         client.set_retry(Retry(NoBackoff(), 1))
         self.redis = client
-        self._waiting: deque[tuple[Op[Any], asyncio.Future[Any]]] = deque()
-        self._pump: asyncio.Task[None] | None = None
+        self._pump = Pump(self._pipeline, READ_TIMEOUT)
+        self._lasting = Pump(Replicated(client, replicas).send, READ_TIMEOUT) if replicas else self._pump
 
     async def run(self, op: Op[T]) -> T:
         """Raises what `anumate.lib.redis.UNAVAILABLE` names when the store is away."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((op, future))
-        if self._pump is None:
-            self._pump = loop.create_task(self._run_waiting())
-        return op.decode(await future)
+        return op.decode(await self._pump.run(op))
 
     async def close(self) -> None:
         await self.redis.aclose()
@@ -127,14 +122,17 @@ class AsyncStore:
         quota: Quota = NO_QUOTA,
         now: float | None = None,
     ) -> Lease:
-        """Raises QuotaExceeded."""
-        return await self.run(ops.register(key, document, check=check, quota=quota, now=now))
+        """Raises QuotaExceeded, and NotReplicated when the replicas that were asked for did not confirm in time."""
+        op = ops.register(key, document, check=check, quota=quota, now=now)
+        return op.decode(await self._lasting.run(op))
 
     async def heartbeat(self, key: Key, *, now: float | None = None) -> Renewal | None:
         return await self.run(ops.heartbeat(key, now=now))
 
     async def deregister(self, key: Key, *, now: float | None = None) -> Index | None:
-        return await self.run(ops.deregister(key, now=now))
+        """Raises NotReplicated."""
+        op = ops.deregister(key, now=now)
+        return op.decode(await self._lasting.run(op))
 
     async def put_fact(self, key: Key, kind: str, fact: Fact | None, *, now: float | None = None) -> Index | None:
         return await self.run(ops.put_fact(key, kind, fact, now=now))
@@ -172,30 +170,6 @@ class AsyncStore:
             found.update(page)
         return found
 
-    async def _run_waiting(self) -> None:
-        try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), PIPELINE))]
-                await self._round_trip([(op, future) for op, future in batch if not future.done()])
-        finally:
-            self._pump = None
-
-    async def _round_trip(self, batch: list[tuple[Op[Any], asyncio.Future[Any]]]) -> None:
-        try:
-            async with asyncio.timeout(READ_TIMEOUT):
-                answers = await self._pipeline([op for op, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
-                _refuse(future, error)
-            if not isinstance(error, Exception):  # cancelled with the loop; those who wait have been told
-                raise
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Exception):
-                _refuse(future, answer)
-            elif not future.done():
-                future.set_result(answer)
-
     async def _pipeline(self, batch: Sequence[Op[Any]]) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)
         for op in batch:
@@ -212,11 +186,6 @@ class AsyncStore:
             return await self.redis.eval(op.script.text, len(op.keys), *op.keys, *op.args)
         except redis.ResponseError as error:
             return error
-
-
-def _refuse(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error if isinstance(error, Exception) else redis.ConnectionError("the store is closed"))
 
 
 def _pages(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:

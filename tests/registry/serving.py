@@ -65,9 +65,9 @@ def publish_keys(redis_url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, keys: dict[str, str] | None = None) -> AsyncIterator[Served]:
+async def serving(redis_url: str, keys: dict[str, str] | None = None, **environ: str) -> AsyncIterator[Served]:
     keys = publish_keys(redis_url) if keys is None else keys
-    node = Node(env.read({"REDIS_URL": redis_url}), PEPPER)
+    node = Node(env.read({"REDIS_URL": redis_url, **environ}), PEPPER)
     lane = Lane(stand_in, node)
     await node.start()
     server = uvicorn.Server(uvicorn.Config(lane, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -15,6 +16,7 @@ from anumate.lib.redis import UNAVAILABLE
 from tests.conftest import wait_until
 
 SLOTS = 16_384
+PROMPT = "repl-diskless-sync-delay 0\n"
 
 
 def free_port() -> int:
@@ -75,14 +77,54 @@ def _is_whole(client: redis.Redis, size: int) -> bool:
     return info.get("cluster_state") == "ok" and info.get("cluster_slots_ok") == str(SLOTS) and len(shown) == size
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A primary called `mymaster`, its replicas, and the sentinel that watches them: ports and processes."""
+
+    sentinel: int
+    primary: int
+    process: subprocess.Popen[bytes]
+    replicas: tuple[tuple[int, subprocess.Popen[bytes]], ...]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel}/mymaster/0"
+
+    def named(self) -> int:
+        """The port of whom the sentinel takes for the primary."""
+        with redis.Redis(port=self.sentinel, decode_responses=True) as client:
+            return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
+
+
+@contextmanager
+def watched(home: Path, replicas: int = 1) -> Iterator[Watched]:
+    """Each replica has caught up with the primary, and the sentinel knows of it."""
+    with ExitStack() as running:
+        primary, process = running.enter_context(node(home, config=f'save ""\n{PROMPT}'))
+        copies = tuple(
+            running.enter_context(node(home, config=f'save ""\n{PROMPT}replicaof 127.0.0.1 {primary}\n'))
+            for _ in range(replicas)
+        )
+        for copy, _ in copies:
+            with redis.Redis(port=copy, decode_responses=True) as client:
+                wait_until(lambda asked=client: _is_up(asked), seconds=30, what="the replica")
+        config = f"sentinel monitor mymaster 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds mymaster 1000\n"
+        port, _ = running.enter_context(node(home, "--sentinel", config=config))
+        with redis.Redis(port=port, decode_responses=True) as client:
+            wait_until(lambda: _count_known(client) == replicas, seconds=30, what="the sentinel to find the replicas")
+        yield Watched(port, primary, process, copies)
+
+
 @contextmanager
 def sentinel(home: Path) -> Iterator[int]:
     """The port of a sentinel that watches `mymaster`, a primary with one replica that has caught up."""
-    with ExitStack() as running:
-        primary, _ = running.enter_context(node(home, config='save ""\n'))
-        replica, _ = running.enter_context(node(home, config=f'save ""\nreplicaof 127.0.0.1 {primary}\n'))
-        watched = f"sentinel monitor mymaster 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds mymaster 1000\n"
-        port, _ = running.enter_context(node(home, "--sentinel", config=watched))
-        with redis.Redis(port=replica, decode_responses=True) as client:
-            wait_until(lambda: client.info("replication")["master_link_status"] == "up", seconds=30, what="the replica")
-        yield port
+    with watched(home) as servers:
+        yield servers.sentinel
+
+
+def _is_up(replica: redis.Redis) -> bool:
+    return bool(replica.info("replication")["master_link_status"] == "up")
+
+
+def _count_known(client: redis.Redis) -> int:
+    return len(client.execute_command("SENTINEL REPLICAS", "mymaster"))
