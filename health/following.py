@@ -20,7 +20,8 @@ async def catch_up(client: aioredis.Redis, catalog: Catalog) -> None:
     """Take in what has happened; the whole store when the stream no longer joins on to what is known."""
     known = catalog.position
     pipeline: Any = client.pipeline(transaction=False)
-    pipeline.mget(ops.EPOCH, ops.SEQ)
+    # By its name: redis-py blocks the method in a cluster's pipelines, though both keys have the same slot.
+    pipeline.execute_command("MGET", ops.EPOCH, ops.SEQ)
     pipeline.xrange(ops.CHANGES, min=f"({known.seq}-0", count=BATCH)
     (epoch, seq), entries = await pipeline.execute()
     changes = [ops.decode_change(entry) for entry in entries]

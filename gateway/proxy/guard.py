@@ -142,6 +142,7 @@ class Guard:
     async def _listen(self, redis: aioredis.Redis) -> None:
         while True:
             try:
+                await redis.initialize()  # a cluster's subscription does not ask by itself which servers there are
                 async with redis.pubsub() as subscription:
                     await subscription.subscribe(FORCE_CHANNEL)
                     while True:

@@ -84,6 +84,7 @@ class SectionReader:
         while True:
             client = connect_async(self._url, read_timeout=None)
             try:
+                await client.initialize()  # a cluster's subscription does not ask by itself which servers there are
                 async with client.pubsub() as subscription:
                     await subscription.subscribe(CHANNEL)
                     backoff.reset()

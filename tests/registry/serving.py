@@ -65,9 +65,11 @@ def publish_keys(redis_url: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, keys: dict[str, str] | None = None, **environ: str) -> AsyncIterator[Served]:
+async def serving(
+    redis_url: str, keys: dict[str, str] | None = None, *, pepper: str = PEPPER, **environ: str
+) -> AsyncIterator[Served]:
     keys = publish_keys(redis_url) if keys is None else keys
-    node = Node(env.read({"REDIS_URL": redis_url, **environ}), PEPPER)
+    node = Node(env.read({"REDIS_URL": redis_url, **environ}), pepper)
     lane = Lane(stand_in, node)
     await node.start()
     server = uvicorn.Server(uvicorn.Config(lane, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
