@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 import redis
 from django.conf import settings
+from django.db import connections
 
 from anumate_integration_service import DiscoveryClient, create_discovery_client
 from registry.live.instances import Key
@@ -62,6 +63,7 @@ async def test_everyone_is_back_within_a_heartbeat_and_who_was_drained_is_draine
     everyone = {f"o-{number}" for number in range(CLIENTS)}
     publish_sections(store)
     async with serving(redis_url, keys, pepper=pepper) as lane, AsyncExitStack() as running:
+        running.callback(connections.close_all)  # this loop's own; the fixtures know only the thread's
         for number in range(CLIENTS):
             await running.enter_async_context(client_of(lane, number))
         project(store)
