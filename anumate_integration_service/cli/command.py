@@ -56,21 +56,43 @@ def connected(
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
     @functools.wraps(function)
-    def command(*, json: bool, url: str, api_key: str, tenant: str, **given: Any) -> None:
-        with _failures(url, trouble):
+    def command(*, ctx: typer.Context, **given: Any) -> None:
+        common = {name: given.pop(name) for name in _COMMON} | _said_before(ctx)
+        with _failures(common["url"], trouble):
             from anumate_integration_service.cli.api import Api
 
-            with Api(url, api_key, tenant) as api:
-                function(Talk(api, json), **given)
+            with Api(common["url"], common["api_key"], common["tenant"]) as api:
+                function(Talk(api, common["json"]), **given)
 
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in _COMMON.items()
     ]
-    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + common
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own), *common]
     command.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
+
+
+def before_the_command(
+    ctx: typer.Context, json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = "", tenant: Tenant = ""
+) -> None:
+    """The common options may stand before the command's name as well as behind it."""
+    given = {"json": json, "url": url, "api_key": api_key, "tenant": tenant}
+    ctx.obj = {name: value for name, value in given.items() if _typed(ctx, name)}
+    if ctx.obj and ctx.invoked_subcommand == "start":
+        raise typer.BadParameter("start makes a platform, it does not talk to one", param_hint=next(iter(ctx.obj)))
+
+
+def _said_before(ctx: typer.Context) -> dict[str, Any]:
+    """What stood before the command's name and does not stand behind it too."""
+    return {name: value for name, value in (ctx.find_root().obj or {}).items() if not _typed(ctx, name)}
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @contextmanager

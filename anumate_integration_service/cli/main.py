@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from anumate_integration_service.cli import circuit, config, doctor, health, keys, metrics, routes, services, tenants
+from anumate_integration_service.cli.command import before_the_command
 from anumate_integration_service.cli.errors import EXIT_STATUSES, INTERRUPTED, USAGE, Failure
 from anumate_integration_service.cli.start import start
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.callback()(before_the_command)
 app.command()(start)
 app.add_typer(services.app, name="services")
 app.add_typer(health.app, name="health")

@@ -226,3 +226,23 @@ async def test_breakers_are_listed_from_every_page(
     ended = await shell.run("circuit", "list")
     assert re.findall(r"breaker-\d", ended.out) == ["breaker-1", "breaker-2", "breaker-3"]
     assert len(json.loads((await shell.run("circuit", "list", "--json")).out)["results"]) == 3
+
+
+async def test_the_common_options_may_stand_before_the_command(shell: Shell, registry: StandIn) -> None:
+    del shell.environ["ANUMATE_URL"]
+    registry.leases["orders-1"] = SERVICE
+    ended = await shell.run("--url", registry.url, "--json", "services", "list")
+    assert (ended.status, ended.error) == (0, "")
+    assert json.loads(ended.out)["services"][0]["instance_id"] == "orders-1"
+
+
+async def test_what_stands_behind_the_command_wins_over_what_stands_before_it(shell: Shell, registry: StandIn) -> None:
+    ended = await shell.run("--url", "http://localhost:1", "services", "list", "--url", registry.url)
+    assert (ended.status, ended.error) == (0, "")
+
+
+async def test_start_talks_to_no_platform_and_says_so(shell: Shell) -> None:
+    ended = await shell.run("--url", "http://localhost:1", "start")
+    assert ended.status == 2
+    assert "does not talk to one" in ended.error
+    assert len(ended.error.splitlines()) == 1
