@@ -32,7 +32,7 @@ def configure(stand: Stand, ports: list[int], routes: int) -> str:
     _publish(stand, "tenants", msgspec.json.encode(keys.TenantSection((keys.TenantRecord("default"),))))
     limit = table.RateLimit("default", "plenty", 1_000_000.0, 1_000_000, "key")
     orders = (table.Target("orders"),)
-    found = [table.Route(1, "orders", "default", orders, path="/orders", rate_limit="plenty")]
+    found = [table.Route(1, "orders", "default", orders, path="/orders", rate_limits=("plenty",))]
     found += [table.Route(n, f"r{n}", "default", orders, path=f"/area{n % 97}/r{n}") for n in range(2, routes + 1)]
     _publish(stand, "routes", table.encode(table.RoutingTable(1, tuple(found), (), (limit,))))
     store = SyncStore(stand.redis)

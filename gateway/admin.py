@@ -9,29 +9,43 @@ from django.db import models, transaction
 from django.http import HttpRequest
 from unfold.decorators import action, display
 
-from gateway.forms import RateLimitPolicyForm, RouteForm, TargetFormSet, UpstreamForm
-from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
+from gateway.control.rules import MOST_LIMITS
+from gateway.document_forms import parts
+from gateway.forms import LimitFormSet, RateLimitPolicyForm, RouteForm, TargetForm, TargetFormSet, UpstreamForm
+from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from registry.tenant_admin import PartInline, TenantAdmin, TenantFilter, recorded
+
+
+def document_group(title: str, *names: str, kinds: Any) -> Any:
+    """A fieldset, folded in, with all fields of these documents."""
+    fields = [field for name in names for field in parts(name, kinds[name])]
+    return title, {"classes": ["collapse"], "fields": fields}
 
 
 class RouteTargetInline(PartInline):
     model = RouteTarget
+    form = TargetForm
     formset = TargetFormSet
     autocomplete_fields: ClassVar = ["service"]
-    fields: ClassVar = ["service", "weight", "version"]
+    fields: ClassVar = ["service", "weight", "version", "tags", "header", "cookie"]
     verbose_name = "target"
     verbose_name_plural = "targets: where the requests go"
     min_num = 1
-    validate_min = True
 
-    def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
-        return super().get_formset(request, obj, validate_min=True, **options)
+
+class RouteLimitInline(PartInline):
+    model = RouteLimit
+    formset = LimitFormSet
+    autocomplete_fields: ClassVar = ["policy"]
+    verbose_name = "further rate-limit policy"
+    verbose_name_plural = "further rate-limit policies: a request needs a token of each"
+    max_num = MOST_LIMITS
 
 
 @admin.register(Route)
 class RouteAdmin(TenantAdmin):
     form = RouteForm
-    inlines: ClassVar = [RouteTargetInline]
+    inlines: ClassVar = [RouteTargetInline, RouteLimitInline]
     list_display: ClassVar = ["name", "tenant", "shown_path", "goes_to", "priority", "rate_limit_policy", "enabled"]
     list_filter: ClassVar = [TenantFilter, "enabled", "path_type", "auth_required"]
     list_select_related: ClassVar = ["tenant", "rate_limit_policy"]
@@ -57,6 +71,17 @@ class RouteAdmin(TenantAdmin):
                 ],
             },
         ),
+        document_group("Rewriting host and path", "rewrite", kinds=Route.documents),
+        document_group("Redirect", "redirect", kinds=Route.documents),
+        document_group("Header fields of requests", "request_headers", kinds=Route.documents),
+        document_group("Header fields of answers", "response_headers", kinds=Route.documents),
+        document_group("Deadlines and limits", "timeouts", "limits", kinds=Route.documents),
+        document_group("Trying again", "retry", "hedge", kinds=Route.documents),
+        document_group("Keys and tokens", "auth", kinds=Route.documents),
+        document_group("Pages of other origins (CORS)", "cors", kinds=Route.documents),
+        document_group("Mirror", "mirror", kinds=Route.documents),
+        document_group("WebSockets", "websockets", kinds=Route.documents),
+        document_group("Access log", "access_log", kinds=Route.documents),
     ]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
@@ -102,6 +127,17 @@ class UpstreamAdmin(TenantAdmin):
     list_select_related: ClassVar = ["service__tenant", "breaker_policy"]
     search_fields: ClassVar = ["service__name"]
     autocomplete_fields: ClassVar = ["service", "breaker_policy"]
+    fieldsets: ClassVar = [
+        (None, {"fields": ["service", "load_balancing", "breaker_policy"]}),
+        (
+            "Spreading requests",
+            {"classes": ["collapse"], "fields": ["zone", ("slow_start_seconds", "panic_threshold"), "concurrent"]},
+        ),
+        document_group("Sticky requests", "sticky", kinds=Upstream.documents),
+        document_group("Instances that keep failing", "outlier", kinds=Upstream.documents),
+        ("Addresses outside the registry", {"classes": ["collapse"], "fields": ["addresses"]}),
+        document_group("TLS", "tls", kinds=Upstream.documents),
+    ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         return [*super().get_readonly_fields(request, obj), *(["service"] if obj is not None else [])]
@@ -138,9 +174,30 @@ class BreakerPolicyAdmin(TenantAdmin):
     search_fields: ClassVar = ["name"]
     fieldsets: ClassVar = [
         (None, {"fields": ["tenant", "name"]}),
-        ("When it opens", {"fields": ["consecutive_failures", ("window_seconds", "minimum_calls"), "failure_rate"]}),
+        (
+            "When it opens",
+            {
+                "fields": [
+                    "consecutive_failures",
+                    "window",
+                    ("window_seconds", "window_calls"),
+                    "minimum_calls",
+                    "failure_rate",
+                ]
+            },
+        ),
         ("When calls are slow", {"fields": [("slow_call_seconds", "slow_call_rate")]}),
-        ("How it closes again", {"fields": [("open_seconds", "half_open_calls")]}),
+        (
+            "How it closes again",
+            {
+                "fields": [
+                    ("open_seconds", "half_open_calls"),
+                    "half_open_seconds",
+                    ("backoff", "max_open_seconds", "jitter"),
+                ]
+            },
+        ),
+        ("Trying it out", {"fields": ["metrics_only"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:

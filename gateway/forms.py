@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from gateway.control import rules
-from gateway.models import RateLimitPolicy, Route, Upstream
+from gateway.control import documents, rules
+from gateway.document_forms import form_of
+from gateway.models import RateLimitPolicy, Route, RouteTarget, Upstream
+from gateway.proxy.policies import Address
 from gateway.services import host_owner
 from registry.forms import PairsField, ScopesField, WordsField
 from registry.models import Tenant
 from registry.tenant_admin import same_tenant
+
+
+class AddressesField(forms.CharField):
+    """Addresses of a service, one a line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}), required=False, **options)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(_as_line, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        lines = [line.strip() for line in (value or "").splitlines() if line.strip()]
+        try:
+            found = documents.read_all(Address, [_from_line(line) for line in lines])
+        except documents.Misread as error:
+            line, _, field = error.path.partition(".")
+            raise ValidationError(f"{lines[int(line)]}: {field} {error.sentence}") from None
+        return [documents.short(each) for each in found]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(self.prepare_value(initial or []) != (data or ""))
+
+
+def _as_line(address: Mapping[str, Any]) -> str:
+    host = f"[{address['host']}]" if ":" in address["host"] else address["host"]
+    scheme = "https://" if address.get("protocol") == "https" else ""
+    more = "".join(f" {name}={address[name]}" for name in ("weight", "zone") if name in address)
+    return f"{scheme}{host}:{address['port']}{more}"
+
+
+def _from_line(line: str) -> dict[str, Any]:
+    where, *more = line.split()
+    protocol, _, authority = where.rpartition("://")
+    host, _, port = authority.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit():
+        raise ValidationError(f"{line}: write host:port.")
+    address: dict[str, Any] = {"host": host.strip("[]"), "port": int(port), "protocol": protocol or "http"}
+    for word in more:
+        name, _, value = word.partition("=")
+        address[name] = int(value) if name == "weight" and value.isascii() and value.isdigit() else value
+    return address
 
 
 class HostsField(WordsField):
@@ -21,6 +70,23 @@ class HostsField(WordsField):
 
     def to_python(self, value: Any) -> Any:
         return super().to_python((value or "").lower())
+
+
+class OnePairField(PairsField):
+    """At most one name with its value; the row has it, or null."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(most=1, **options)
+        self.widget = UnfoldAdminTextInputWidget()
+
+    def prepare_value(self, value: Any) -> Any:
+        return super().prepare_value([value] if isinstance(value, dict) else value)
+
+    def clean(self, value: Any) -> Any:
+        return next(iter(super().clean(value)), None)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed([initial] if initial else [], data)
 
 
 class MethodsField(forms.MultipleChoiceField):
@@ -35,7 +101,7 @@ class MethodsField(forms.MultipleChoiceField):
         self.choices = [(method, method) for method in (*rules.COMMON_METHODS, *more)]
 
 
-class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
+class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc, type-arg]  # made at run time
     hosts = HostsField(
         rule=rules.check_host,
         help_text="One a line, like api.example.com or *.example.com. Empty: every host of the tenant.",
@@ -92,6 +158,16 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable
             self.add_error(name, error)
 
 
+class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
+    tags = WordsField(help_text="Only instances with all of these.")
+    header = OnePairField(rule=rules.check_header, help_text="Like X-Canary: yes. Such requests come here.")
+    cookie = OnePairField(rule=rules.check_cookie, help_text="Like canary: yes. Such requests come here.")
+
+    class Meta:
+        model = RouteTarget
+        fields: ClassVar = ["service", "weight", "version", "tags", "header", "cookie"]
+
+
 class TargetFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
     """The targets of a route: services of its tenant, and something to send requests to."""
 
@@ -102,11 +178,9 @@ class TargetFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
             self._judge(form)
         if any(self.errors):
             return
-        weights = [
-            (str(form.cleaned_data["service"].pk), form.cleaned_data["version"], form.cleaned_data["weight"])
-            for form in kept
-        ]
-        rules.check_targets(weights)
+        if not kept and not self.instance.redirect:
+            raise ValidationError("Name a service, unless the route redirects.")
+        rules.check_targets([{**form.cleaned_data, "service": form.cleaned_data["service"].pk} for form in kept])
 
     def _judge(self, form: Any) -> None:
         service, version = form.cleaned_data.get("service"), form.cleaned_data.get("version", "")
@@ -119,10 +193,35 @@ class TargetFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
             form.add_error("version", error)
 
 
-class UpstreamForm(forms.ModelForm):  # type: ignore[type-arg]
+class LimitFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """The further policies of a route: of its tenant."""
+
+    def clean(self) -> None:
+        super().clean()
+        for form in self.forms:
+            policy = form.cleaned_data.get("policy") if form.cleaned_data else None
+            if policy is not None and policy.tenant_id != self.instance.tenant_id:
+                form.add_error("policy", ValidationError(f"{policy} belongs to another tenant."))
+
+
+class UpstreamForm(form_of(Upstream.documents), forms.ModelForm):  # type: ignore[misc, type-arg]
+    addresses = AddressesField(
+        help_text="One a line: host:port, or https://host:port, then weight=100 and zone=a if need be. "
+        "They take the place of what the registry knows."
+    )
+
     class Meta:
         model = Upstream
-        fields: ClassVar = ["service", "load_balancing", "breaker_policy"]
+        fields: ClassVar = [
+            "service",
+            "load_balancing",
+            "breaker_policy",
+            "slow_start_seconds",
+            "panic_threshold",
+            "zone",
+            "concurrent",
+            "addresses",
+        ]
 
     def clean(self) -> dict[str, Any]:
         super().clean()

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Final
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
-from gateway.control import rules
+from anumate_integration_service import breaker
+from gateway.control import documents, rules
+from gateway.proxy import policies
 from registry.models.access import label
+
+STANDARD: Final = breaker.BreakerPolicy()
+"""Where the defaults of breaker policies come from."""
+
+
+def document(what: str) -> models.JSONField[Any, Any]:
+    """A column for one of the documents of `gateway.proxy.policies`."""
+    return models.JSONField(default=dict, blank=True, help_text=what)
+
+
+class Documented(models.Model):
+    """A row some of whose columns are documents: `documents` names each with its kind."""
+
+    documents: ClassVar[dict[str, type[policies.Document]]] = {}
+
+    class Meta:
+        abstract = True
+
+    def clean(self) -> None:
+        """Raises ValidationError at each document that is not what it should be."""
+        super().clean()
+        errors = {}
+        for name, kind in self.documents.items():
+            try:
+                setattr(self, name, documents.short(documents.read(kind, getattr(self, name))))
+            except ValidationError as error:
+                errors[name] = error.messages
+        if errors:
+            raise ValidationError(errors)
 
 
 class RateLimitPolicy(models.Model):
@@ -50,20 +83,63 @@ class BreakerPolicy(models.Model):
 
     tenant = models.ForeignKey("registry.Tenant", models.CASCADE, related_name="breaker_policies")
     name = models.CharField(max_length=63, validators=[label])
-    window_seconds = models.FloatField(default=10.0, validators=[MinValueValidator(1.0), MaxValueValidator(3600.0)])
-    minimum_calls = models.PositiveIntegerField(default=20, validators=[MinValueValidator(1)])
+    window = models.CharField(
+        max_length=5,
+        choices=[("time", "The last seconds"), ("count", "The last calls")],
+        default=STANDARD.window,
+        help_text="What is judged.",
+    )
+    window_seconds = models.FloatField(
+        default=STANDARD.window_seconds, validators=[MinValueValidator(1.0), MaxValueValidator(3600.0)]
+    )
+    window_calls = models.PositiveIntegerField(
+        default=STANDARD.window_calls, validators=[MinValueValidator(1), MaxValueValidator(10_000)]
+    )
+    minimum_calls = models.PositiveIntegerField(default=STANDARD.minimum_calls, validators=[MinValueValidator(1)])
     failure_rate = models.FloatField(
-        default=0.5,
+        default=STANDARD.failure_rate,
         validators=[MinValueValidator(0.01), MaxValueValidator(1.0)],
         help_text="Part of the calls, 0.5 is half.",
     )
-    consecutive_failures = models.PositiveIntegerField(default=5, validators=[MinValueValidator(1)])
+    consecutive_failures = models.PositiveIntegerField(
+        default=STANDARD.consecutive_failures, help_text="0: however many there are in a row."
+    )
     slow_call_seconds = models.FloatField(
         null=True, blank=True, validators=[MinValueValidator(0.001)], help_text="Empty: no call is slow."
     )
-    slow_call_rate = models.FloatField(default=1.0, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)])
-    open_seconds = models.FloatField(default=60.0, validators=[MinValueValidator(0.1), MaxValueValidator(86_400.0)])
-    half_open_calls = models.PositiveIntegerField(default=3, validators=[MinValueValidator(1), MaxValueValidator(1000)])
+    slow_call_rate = models.FloatField(
+        default=STANDARD.slow_call_rate, validators=[MinValueValidator(0.01), MaxValueValidator(1.0)]
+    )
+    open_seconds = models.FloatField(
+        default=STANDARD.open_seconds, validators=[MinValueValidator(0.1), MaxValueValidator(86_400.0)]
+    )
+    half_open_calls = models.PositiveIntegerField(
+        default=STANDARD.half_open_calls, validators=[MinValueValidator(1), MaxValueValidator(1000)]
+    )
+    half_open_seconds = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.1), MaxValueValidator(86_400.0)],
+        help_text="Trials still out after so long have failed. Empty: they may take as long as they like.",
+    )
+    backoff = models.FloatField(
+        default=STANDARD.backoff,
+        validators=[MinValueValidator(1.0), MaxValueValidator(10.0)],
+        help_text="After failed trials it stays open so many times longer.",
+    )
+    max_open_seconds = models.FloatField(
+        default=STANDARD.max_open_seconds,
+        validators=[MinValueValidator(0.1), MaxValueValidator(86_400.0)],
+        help_text="But never longer than this.",
+    )
+    jitter = models.FloatField(
+        default=STANDARD.jitter,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="Each wait is longer or shorter by up to this part.",
+    )
+    metrics_only = models.BooleanField(
+        default=STANDARD.metrics_only, help_text="Count and tell, but refuse nothing: to try a policy out."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -83,7 +159,7 @@ class BreakerPolicy(models.Model):
         return self.name
 
 
-class Upstream(models.Model):
+class Upstream(Documented):
     """How requests are spread over a service's instances, and what guards them. Without one: the defaults."""
 
     class Strategy(models.TextChoices):
@@ -105,7 +181,33 @@ class Upstream(models.Model):
         related_name="upstreams",
         help_text="Empty: the defaults of the environment.",
     )
+    sticky = document("Requests of one caller go to one instance.")
+    slow_start_seconds = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(3600.0)],
+        help_text="A new instance gets its full share only after so long. 0: at once.",
+    )
+    panic_threshold = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="When a smaller part of the instances is healthy, all of them get requests. 0: never.",
+    )
+    zone = models.CharField(
+        max_length=6,
+        choices=[("off", "Not asked"), ("prefer", "The gateway's own first"), ("strict", "The gateway's own only")],
+        default="off",
+    )
+    outlier = document("An instance that keeps failing is left out for a while.")
+    concurrent = models.PositiveIntegerField(
+        default=0, validators=[MaxValueValidator(1_000_000)], help_text="Requests at once, in one worker. 0: no limit."
+    )
+    addresses = models.JSONField(
+        default=list, blank=True, help_text="Where it is reached, in place of what the registry knows."
+    )
+    tls = document("How instances with an https endpoint are spoken to.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    documents: ClassVar = {"sticky": policies.Sticky, "outlier": policies.Outlier, "tls": policies.Tls}
 
     class Meta:
         ordering = ["service__name"]
@@ -114,7 +216,7 @@ class Upstream(models.Model):
         return self.service.name
 
 
-class Route(models.Model):
+class Route(Documented):
     """Which requests go to which services."""
 
     class PathType(models.TextChoices):
@@ -149,10 +251,38 @@ class Route(models.Model):
     retries = models.PositiveSmallIntegerField(
         default=1, validators=[MaxValueValidator(10)], help_text="Further tries on other instances, only where safe."
     )
+    rewrite = document("What the service sees in place of host and path.")
+    redirect = document("The client is sent elsewhere; no service is needed.")
+    request_headers = document("Changes of the request's header fields.")
+    response_headers = document("Changes of the answer's header fields.")
+    mirror = document("A copy of requests for another service.")
+    cors = document("Which pages of other origins may call the route.")
+    timeouts = document("Deadlines besides the one above.")
+    retry = document("When a request is tried again.")
+    hedge = document("A second try while the first still runs.")
+    limits = document("What the route takes at most.")
+    auth = document("How callers prove who they are.")
+    access_log = document("How many requests leave a line.")
+    websockets = document("Whether and how WebSockets are passed on.")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
-    audited_parts = ("targets",)
+    audited_parts = ("targets", "further_limits")
+    documents: ClassVar = {
+        "rewrite": policies.Rewrite,
+        "redirect": policies.Redirect,
+        "request_headers": policies.HeaderEdits,
+        "response_headers": policies.HeaderEdits,
+        "mirror": policies.Mirror,
+        "cors": policies.Cors,
+        "timeouts": policies.Timeouts,
+        "retry": policies.Retry,
+        "hedge": policies.Hedge,
+        "limits": policies.Limits,
+        "auth": policies.Auth,
+        "access_log": policies.AccessLog,
+        "websockets": policies.WebSockets,
+    }
 
     class Meta:
         ordering = ["tenant__name", "-priority", "name"]
@@ -170,8 +300,22 @@ class Route(models.Model):
             raise ValidationError({"path": error}) from None
 
 
+class RouteLimit(models.Model):
+    """A further rate-limit policy of a route: a request needs a token of each."""
+
+    route = models.ForeignKey(Route, models.CASCADE, related_name="further_limits")
+    policy = models.ForeignKey(RateLimitPolicy, models.PROTECT, related_name="further_routes")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["route", "policy"], name="further_limit_once_per_route")]
+
+    def __str__(self) -> str:
+        return f"{self.policy} on {self.route}"
+
+
 class RouteTarget(models.Model):
-    """A share of a route's requests."""
+    """A share of a route's requests, or those that carry its header or cookie."""
 
     route = models.ForeignKey(Route, models.CASCADE, related_name="targets")
     service = models.ForeignKey("registry.Service", models.PROTECT, related_name="route_targets")
@@ -179,10 +323,16 @@ class RouteTarget(models.Model):
     version = models.CharField(
         max_length=100, blank=True, help_text="Only instances of these versions, like >=2,<3 (PEP 440)."
     )
+    tags = models.JSONField(default=list, blank=True, help_text="Only instances that have all of these tags.")
+    header = models.JSONField(
+        null=True, blank=True, default=None, help_text="Requests with this header come here, whatever the weights say."
+    )
+    cookie = models.JSONField(
+        null=True, blank=True, default=None, help_text="Requests with this cookie come here, whatever the weights say."
+    )
 
     class Meta:
         ordering = ["id"]
-        constraints = [models.UniqueConstraint(fields=["route", "service", "version"], name="target_once_per_route")]
 
     def __str__(self) -> str:
         return f"{self.route.name} to {self.service.name}"

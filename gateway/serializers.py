@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import msgspec
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from gateway.control import rules
+from gateway.control import documents, rules
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
+from gateway.proxy.policies import Address
 from gateway.services import host_owner
 from registry.auth import caller_of
 from registry.serializers import Part, ScopeList, Strict, StrictModel, Text, Whole, checked
@@ -42,6 +45,49 @@ class ServiceName(Text):
         super().__init__(max_length=63, validators=[_service_name], **options)
 
 
+def document_field(kind: type[msgspec.Struct]) -> serializers.Field[Any, Any, Any, Any]:
+    """The API's field for a document: JSON as it is kept, so that what goes without saying is not said."""
+
+    @extend_schema_field(documents.schema(kind))
+    class DocumentField(serializers.Field[Any, Any, Any, Any]):
+        def to_internal_value(self, data: Any) -> Any:
+            try:
+                return documents.short(documents.read(kind, data))
+            except documents.Misread as error:
+                raise _misread(error) from None
+
+        def to_representation(self, value: Any) -> Any:
+            return value
+
+    return DocumentField(default=dict)
+
+
+class AddressesField(serializers.Field[Any, Any, Any, Any]):
+    """Where a service is reached that nothing registers for."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            found = documents.read_all(Address, data)
+        except documents.Misread as error:
+            raise _misread(error) from None
+        if len(found) > rules.MOST:
+            raise serializers.ValidationError(f"At most {rules.MOST} addresses are allowed.")
+        if len({(each.host, each.port) for each in found}) < len(found):
+            raise serializers.ValidationError("Two addresses are the same.")
+        return [documents.short(each) for each in found]
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+def _misread(error: documents.Misread) -> serializers.ValidationError:
+    """The error at its place: /cors/origins/0 for a client that reads pointers."""
+    detail: Any = [error.sentence]
+    for step in reversed([part for part in error.path.split(".") if part]):
+        detail = {step: detail}
+    return serializers.ValidationError(detail)
+
+
 class PairSerializer(Part):
     name = Text(max_length=200)
     value = Text(max_length=1000, allow_blank=True, trim_whitespace=False)
@@ -51,6 +97,19 @@ class TargetSerializer(Part):
     service = ServiceName()
     weight = Whole(min_value=0, max_value=1_000_000, default=100)
     version = Text(max_length=100, allow_blank=True, default="", validators=[rules.check_version])
+    tags = serializers.ListField(child=Text(max_length=100), max_length=rules.MOST, default=list)
+    header = PairSerializer(allow_null=True, default=None, help_text="Requests with it come here in any case.")
+    cookie = PairSerializer(allow_null=True, default=None, help_text="Requests with it come here in any case.")
+
+    def validate_header(self, pair: dict[str, str] | None) -> dict[str, str] | None:
+        if pair:
+            checked(rules.check_header, pair["name"], pair["value"])
+        return pair
+
+    def validate_cookie(self, pair: dict[str, str] | None) -> dict[str, str] | None:
+        if pair:
+            checked(rules.check_cookie, pair["name"], pair["value"])
+        return pair
 
 
 class Texts(serializers.ListField):
@@ -62,6 +121,24 @@ class Texts(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[str]:
         return list(dict.fromkeys(super().to_internal_value(data)))
+
+
+class FurtherLimits(serializers.ListField):
+    """Names of rate-limit policies of the caller's tenant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(child=Text(max_length=63), max_length=rules.MOST_LIMITS, **options)
+
+    def to_internal_value(self, data: Any) -> list[RateLimitPolicy]:
+        names = list(dict.fromkeys(super().to_internal_value(data)))
+        tenant = caller_of(self.context["request"]).tenant
+        found = {row.name: row for row in RateLimitPolicy.objects.filter(tenant=tenant, name__in=names)}
+        if missing := [name for name in names if name not in found]:
+            raise serializers.ValidationError(f"There is no rate-limit policy {missing[0]}.")
+        return [found[name] for name in names]
+
+    def to_representation(self, value: Any) -> list[str]:
+        return [limit.policy.name for limit in value.all()]
 
 
 class RouteSerializer(StrictModel):
@@ -77,6 +154,22 @@ class RouteSerializer(StrictModel):
     )
     targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     rate_limit_policy = PolicyName(queryset=RateLimitPolicy.objects.all())
+    further_rate_limit_policies = FurtherLimits(
+        source="further_limits", default=list, help_text="A request needs a token of each of them, too."
+    )
+    rewrite = document_field(Route.documents["rewrite"])
+    redirect = document_field(Route.documents["redirect"])
+    request_headers = document_field(Route.documents["request_headers"])
+    response_headers = document_field(Route.documents["response_headers"])
+    mirror = document_field(Route.documents["mirror"])
+    cors = document_field(Route.documents["cors"])
+    timeouts = document_field(Route.documents["timeouts"])
+    retry = document_field(Route.documents["retry"])
+    hedge = document_field(Route.documents["hedge"])
+    limits = document_field(Route.documents["limits"])
+    auth = document_field(Route.documents["auth"])
+    access_log = document_field(Route.documents["access_log"])
+    websockets = document_field(Route.documents["websockets"])
 
     class Meta:
         model = Route
@@ -95,8 +188,10 @@ class RouteSerializer(StrictModel):
             "auth_required",
             "scopes",
             "rate_limit_policy",
+            "further_rate_limit_policies",
             "timeout_seconds",
             "retries",
+            *Route.documents,
             "enabled",
             "created_at",
         ]
@@ -112,7 +207,7 @@ class RouteSerializer(StrictModel):
         return headers
 
     def validate_targets(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        checked(rules.check_targets, [(each["service"], each["version"], each["weight"]) for each in targets])
+        checked(rules.check_targets, targets)
         return targets
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +225,8 @@ class RouteSerializer(StrictModel):
         if service is not None and targets and service != _short_for(targets):
             raise serializers.ValidationError({"service": ["Give either a service or targets."]})
         if service is not None and not targets:
-            fields["targets"] = [{"service": service, "weight": 100, "version": ""}]
-        if "targets" not in fields and not self.partial:
+            fields["targets"] = [{"service": service}]
+        if "targets" not in fields and not self.partial and not fields.get("redirect"):
             raise serializers.ValidationError({"service": ["Name the service, or targets."]})
 
     def _new(self, name: str, fields: dict[str, Any]) -> Any:
@@ -150,17 +245,35 @@ class RouteSerializer(StrictModel):
 
 def _short_for(targets: Sequence[Mapping[str, Any]]) -> str | None:
     """The service that says as much as these targets; None where they say more."""
-    plain = len(targets) == 1 and not targets[0]["version"]
+    more = ("version", "tags", "header", "cookie")
+    plain = len(targets) == 1 and not any(targets[0][name] for name in more)
     return targets[0]["service"] if plain else None
 
 
 class UpstreamSerializer(StrictModel):
     service = ServiceName(source="service.name")
     breaker_policy = PolicyName(queryset=BreakerPolicy.objects.all())
+    sticky = document_field(Upstream.documents["sticky"])
+    outlier = document_field(Upstream.documents["outlier"])
+    addresses = AddressesField(default=list)
+    tls = document_field(Upstream.documents["tls"])
 
     class Meta:
         model = Upstream
-        fields: ClassVar = ["service", "load_balancing", "breaker_policy", "created_at"]
+        fields: ClassVar = [
+            "service",
+            "load_balancing",
+            "breaker_policy",
+            "sticky",
+            "slow_start_seconds",
+            "panic_threshold",
+            "zone",
+            "outlier",
+            "concurrent",
+            "addresses",
+            "tls",
+            "created_at",
+        ]
         read_only_fields: ClassVar = ["created_at"]
 
     def validate_service(self, name: str) -> str:
@@ -183,7 +296,9 @@ class BreakerPolicySerializer(StrictModel):
         model = BreakerPolicy
         fields: ClassVar = [
             "name",
+            "window",
             "window_seconds",
+            "window_calls",
             "minimum_calls",
             "failure_rate",
             "consecutive_failures",
@@ -191,6 +306,11 @@ class BreakerPolicySerializer(StrictModel):
             "slow_call_rate",
             "open_seconds",
             "half_open_calls",
+            "half_open_seconds",
+            "backoff",
+            "max_open_seconds",
+            "jitter",
+            "metrics_only",
             "created_at",
         ]
         read_only_fields: ClassVar = ["created_at"]

@@ -29,7 +29,7 @@ from gateway.serializers import (
     RouteSerializer,
     UpstreamSerializer,
 )
-from gateway.services import set_targets
+from gateway.services import set_further_limits, set_targets
 from registry.auth import caller_of
 from registry.pagination import Pages
 from registry.resources import TenantResource
@@ -53,16 +53,20 @@ class RouteFilter(filters.FilterSet):
 class Routes(TenantResource):
     """Which requests go to which services."""
 
-    queryset = Route.objects.select_related("tenant", "rate_limit_policy").prefetch_related("targets__service")
+    queryset = Route.objects.select_related("tenant", "rate_limit_policy").prefetch_related(
+        "targets__service", "further_limits__policy"
+    )
     serializer_class = RouteSerializer
     filterset_class = RouteFilter
     scopes: ClassVar = READ_AND_WRITE
 
     def fill(self, row: Any, fields: dict[str, Any]) -> None:
-        targets = fields.pop("targets", None)
+        targets, limits = fields.pop("targets", None), fields.pop("further_limits", None)
         super().fill(row, fields)
         if targets is not None:
             set_targets(self.caller.actor, row, targets)
+        if limits is not None:
+            set_further_limits(row, limits)
 
 
 class Upstreams(TenantResource):

@@ -77,7 +77,11 @@ class Part(Strict):
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         # A field asks its root whether what is missing may stay away; alone, a part is its own root.
-        return super().run_validation(data) if self.parent is None else self._alone.run_validation(data)
+        parent: Any = self.parent
+        if parent is None:
+            return super().run_validation(data)
+        is_empty, instead = self.validate_empty_values(data)
+        return instead if is_empty else self._alone.run_validation(data)
 
     @cached_property
     def _alone(self) -> Part:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 
+from anumate_integration_service import breaker
+from gateway.control import documents
 from gateway.control.rules import check_by, check_header, check_host, check_path, check_version
-from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
+from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from gateway.proxy import table
+from gateway.proxy.policies import Address, Document, Pair
 
 _COPIED: Final = (
     "id",
@@ -25,6 +29,9 @@ _COPIED: Final = (
     "retries",
 )
 """Columns of a route that the table takes as they are."""
+_NAMED: Final = ("created_at", "tenant__name", "rate_limit_policy__name")
+_OF_TARGETS: Final = ("weight", "version", "tags", "header", "cookie")
+_OF_UPSTREAMS: Final = ("load_balancing", "slow_start_seconds", "panic_threshold", "zone", "concurrent")
 _LISTS: Final = ("hosts", "methods", "headers", "query", "scopes")
 
 
@@ -46,12 +53,12 @@ class Compiled(NamedTuple):
 
 
 def compile_table(revision: int) -> Compiled:
-    """The table of the rows as they are now. Four queries, however many rows."""
+    """The table of the rows as they are now. Five queries, however many rows."""
     skipped: list[Skipped] = []
     compiled = table.RoutingTable(
         revision=revision,
         routes=tuple(_routes(skipped)),
-        upstreams=tuple(_upstreams()),
+        upstreams=tuple(_upstreams(skipped)),
         rate_limits=tuple(_rate_limits(skipped)),
     )
     return Compiled(compiled, skipped)
@@ -60,13 +67,19 @@ def compile_table(revision: int) -> Compiled:
 def _routes(skipped: list[Skipped]) -> Iterator[table.Route]:
     targets: dict[int, list[table.Target]] = defaultdict(list)
     pointing = RouteTarget.objects.filter(route__enabled=True, route__tenant__active=True).order_by("id")
-    for route, service, weight, version in pointing.values_list("route_id", "service__name", "weight", "version"):
-        targets[route].append(table.Target(service, weight, version))
+    for route, *target in pointing.values_list("route_id", "service__name", *_OF_TARGETS):
+        targets[route].append(compile_target(*target))
+    limits: dict[int, list[str]] = defaultdict(list)
+    for route, policy in RouteLimit.objects.order_by("id").values_list("route_id", "policy__name"):
+        limits[route].append(policy)
     rows = Route.objects.filter(enabled=True, tenant__active=True).order_by("id")
     # Values, not model instances: making those would be most of the work of a large table.
-    for row in rows.values(*_COPIED, "created_at", "tenant__name", "rate_limit_policy__name", *_LISTS):
+    for row in rows.values(
+        *_COPIED, "created_at", "tenant__name", "rate_limit_policy__name", *_LISTS, *Route.documents
+    ):
+        first = [name] if (name := row["rate_limit_policy__name"]) else []
         try:
-            yield compile_route(row, targets[row["id"]])
+            yield compile_route(row, targets[row["id"]], dict.fromkeys([*first, *limits[row["id"]]]))
         except ValidationError as error:
             skipped.append(Skipped("route", row["tenant__name"], row["name"], " ".join(error.messages)))
         except (KeyError, TypeError):
@@ -74,7 +87,7 @@ def _routes(skipped: list[Skipped]) -> Iterator[table.Route]:
             skipped.append(Skipped("route", row["tenant__name"], row["name"], sentence))
 
 
-def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target]) -> table.Route:
+def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target], limits: Iterable[str] = ()) -> table.Route:
     """One route as the data plane needs it.
 
     Raises:
@@ -88,7 +101,7 @@ def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target]) -> ta
     for target in targets:
         if target.version:
             check_version(target.version)
-    if not any(target.weight for target in targets):
+    if not any(target.weight for target in targets) and not row["redirect"]:
         raise ValidationError("No target of it has a weight above 0.")
     return table.Route(
         **{name: row[name] for name in _COPIED},
@@ -100,32 +113,64 @@ def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target]) -> ta
         query=_pairs(row["query"]),
         scopes=tuple(row["scopes"]),
         created=row["created_at"].timestamp(),
-        rate_limit=row["rate_limit_policy__name"] or "",
+        rate_limits=tuple(limits),
+        **_documents(Route.documents, row),
     )
 
 
-def _pairs(pairs: Iterable[Mapping[str, str]]) -> tuple[table.Pair, ...]:
-    return tuple(table.Pair(name=pair["name"], value=pair["value"]) for pair in pairs)
+def _documents(kinds: Mapping[str, type[Document]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that say something: the rest are the table's defaults, which cost no place in it."""
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if not row[name]:
+            continue
+        try:
+            found[name] = documents.read(kind, row[name])
+        except documents.Misread as error:
+            raise ValidationError(f"{name}: {error.messages[0]}") from None
+    return found
 
 
-def _upstreams() -> Iterator[table.Upstream]:
+def compile_target(
+    service: str, weight: int, version: str, tags: Sequence[str], header: Mapping[str, str] | None, cookie: Any
+) -> table.Target:
+    pairs = [Pair(pair["name"], pair["value"]) if pair else None for pair in (header, cookie)]
+    return table.Target(service, weight, version, tuple(tags), *pairs)
+
+
+def _pairs(pairs: Iterable[Mapping[str, str]]) -> tuple[Pair, ...]:
+    return tuple(Pair(name=pair["name"], value=pair["value"]) for pair in pairs)
+
+
+def _upstreams(skipped: list[Skipped]) -> Iterator[table.Upstream]:
     rows = Upstream.objects.filter(service__tenant__active=True).select_related("service__tenant", "breaker_policy")
     for row in rows.order_by("id"):
-        yield table.Upstream(
-            tenant=row.service.tenant.name,
-            service=row.service.name,
-            load_balancing=row.load_balancing,  # type: ignore[arg-type]
-            breaker=_breaker(row.breaker_policy) if row.breaker_policy else None,
-        )
+        tenant, name = row.service.tenant.name, row.service.name
+        try:
+            yield compile_upstream(row)
+        except ValidationError as error:
+            skipped.append(Skipped("upstream", tenant, name, " ".join(error.messages)))
 
 
-def _breaker(row: BreakerPolicy) -> table.Breaker:
-    return table.Breaker(**{name: getattr(row, name) for name in table.Breaker.__struct_fields__})
+def compile_upstream(row: Upstream) -> table.Upstream:
+    """Raises ValidationError where it cannot serve."""
+    return table.Upstream(
+        tenant=row.service.tenant.name,
+        service=row.service.name,
+        breaker=_breaker(row.breaker_policy) if row.breaker_policy else None,
+        addresses=documents.read_all(Address, row.addresses),
+        **{name: getattr(row, name) for name in _OF_UPSTREAMS},
+        **_documents(Upstream.documents, vars(row)),
+    )
+
+
+def _breaker(row: BreakerPolicy) -> breaker.BreakerPolicy:
+    return breaker.BreakerPolicy(**{field.name: getattr(row, field.name) for field in fields(breaker.BreakerPolicy)})
 
 
 def _rate_limits(skipped: list[Skipped]) -> Iterator[table.RateLimit]:
     """Only those that a route uses: a worker keeps a bucket for each."""
-    used = Q(routes__enabled=True)
+    used = Q(routes__enabled=True) | Q(further_routes__route__enabled=True)
     rows = RateLimitPolicy.objects.filter(used, tenant__active=True).select_related("tenant").distinct().order_by("id")
     for row in rows:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -14,13 +14,16 @@ from gateway.proxy.router import BadPattern, compile_pattern, read_path
 from registry.live.keys import SCOPES
 
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,998}[\x21-\x7e])?|")
+_COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
 RESERVED_ROUTES: Final = frozenset({"explain"})
 """What else is addressed below /v1/routes/."""
 COMMON_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MOST_LIMITS: Final = 10
+"""Further rate-limit policies of one route; each request asks for them all."""
 MOST: Final = 100
 """Hosts, methods, headers, query parameters or targets of one route."""
 
@@ -60,7 +63,7 @@ def check_method(method: str) -> None:
 
 
 def check_header(name: str, value: str) -> None:
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise ValidationError(f"{name!r} is no header name.")
     if not _FIELD_VALUE.fullmatch(value):
         raise ValidationError(f"The value of {name} must be visible ASCII, at most 1000 characters.")
@@ -86,17 +89,30 @@ def check_version(specifier: str) -> None:
 def check_by(by: str) -> None:
     if by in _BY:
         return
-    if not by.startswith("header:") or not _TOKEN.fullmatch(by.removeprefix("header:")):
+    if not by.startswith("header:") or not TOKEN.fullmatch(by.removeprefix("header:")):
         raise ValidationError("Use key, address, tenant, route or header:<name>.")
 
 
-def check_targets(targets: Sequence[tuple[str, str, int]]) -> None:
-    """Each target as service, version and weight."""
-    pairs = [(service, version) for service, version, _ in targets]
-    if len(set(pairs)) < len(pairs):
-        raise ValidationError("Two targets have the same service and version.")
-    if targets and not any(weight for _, _, weight in targets):
-        raise ValidationError("At least one target needs a weight above 0.")
+def check_cookie(name: str, value: str) -> None:
+    """RFC 6265 §4.1.1."""
+    if not TOKEN.fullmatch(name) or not _COOKIE_VALUE.fullmatch(value):
+        raise ValidationError("A cookie has a name like session and a value without spaces, quotes, commas and ;.")
+
+
+def check_targets(targets: Sequence[Mapping[str, Any]]) -> None:
+    """Each target with `service`, and `version`, `weight`, `tags`, `header` and `cookie` where it has them."""
+    seen = [
+        (each["service"], each.get("version", ""), sorted(each.get("tags") or ()), *_choice(each)) for each in targets
+    ]
+    if any(one in seen[:number] for number, one in enumerate(seen)):
+        raise ValidationError("Two targets have the same service, version, tags, header and cookie.")
+    if targets and not any(each.get("weight", 100) and _choice(each) == (None, None) for each in targets):
+        raise ValidationError("At least one target that takes any request needs a weight above 0.")
+
+
+def _choice(target: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The header and cookie by which requests choose the target."""
+    return target.get("header") or None, target.get("cookie") or None
 
 
 def check_reachable(tenant: str, hosts: Iterable[str], owner_of: Callable[[str], str]) -> None:

@@ -28,7 +28,7 @@ from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
 from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, WorkerReport
-from gateway.proxy.table import Breaker, RoutingTable
+from gateway.proxy.table import RoutingTable
 
 logger = logging.getLogger("anumate.guard")
 
@@ -57,9 +57,7 @@ class Guard:
     def adopt(self, table: RoutingTable) -> None:
         """Guard each service as the table says."""
         self._revision = table.revision
-        self._policies = {
-            (each.tenant, each.service): _policy(each.breaker) for each in table.upstreams if each.breaker
-        }
+        self._policies = {(each.tenant, each.service): each.breaker for each in table.upstreams if each.breaker}
         wanted = {(route.tenant, target.service) for route in table.routes for target in route.targets}
         self._breakers = {pair: breaker for pair, breaker in self._breakers.items() if pair in wanted}
         for pair, breaker in self._breakers.items():
@@ -178,10 +176,6 @@ class Pass:
         if not self.voted:
             self.voted = True
             self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up)
-
-
-def _policy(breaker: Breaker) -> BreakerPolicy:
-    return BreakerPolicy(**msgspec.structs.asdict(breaker))
 
 
 def _apply(force: Force, breaker: CircuitBreaker, now: float) -> None:

@@ -82,8 +82,8 @@ class Live:
         logger.info("serving revision %d with %d routes", table.revision, len(bindings))
 
     def _policy(self, route: Route, compiled: Compiled) -> Policy | None:
-        if route.rate_limit:
-            return compiled.policies.get((route.tenant, route.rate_limit)) or self._default(route.tenant)
+        if route.rate_limits:
+            return compiled.policies.get((route.tenant, route.rate_limits[0])) or self._default(route.tenant)
         return self._default(route.tenant)
 
     def _default(self, tenant: str) -> Policy | None:

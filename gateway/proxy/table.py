@@ -6,23 +6,44 @@ from typing import Literal
 
 import msgspec
 
+from anumate_integration_service.breaker import BreakerPolicy
+from gateway.proxy.policies import (
+    AccessLog,
+    Address,
+    Auth,
+    Cors,
+    HeaderEdits,
+    Hedge,
+    Limits,
+    Mirror,
+    Outlier,
+    Pair,
+    Redirect,
+    Retry,
+    Rewrite,
+    Sticky,
+    Timeouts,
+    Tls,
+    WebSockets,
+    ZoneUse,
+)
+
 PathType = Literal["exact", "prefix", "regex"]
 Strategy = Literal["round_robin", "weighted", "least_connections", "p2c", "health_aware", "random", "hash"]
 
 
-class Pair(msgspec.Struct, frozen=True):
-    """A header or query parameter that must have this value."""
-
-    name: str
-    value: str
-
-
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A share of a route's requests. `version` is a PEP 440 specifier, empty for any."""
+    """A share of a route's requests, or those that carry its `header` or `cookie` (a canary by choice).
+
+    `version` is a PEP 440 specifier, empty for any; an instance must have all of `tags`.
+    """
 
     service: str
     weight: int = 100
     version: str = ""
+    tags: tuple[str, ...] = ()
+    header: Pair | None = None
+    cookie: Pair | None = None
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -35,26 +56,24 @@ class RateLimit(msgspec.Struct, frozen=True):
     by: str
 
 
-class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A breaker policy; the defaults are the contract's."""
-
-    window_seconds: float = 10.0
-    minimum_calls: int = 20
-    failure_rate: float = 0.5
-    consecutive_failures: int = 5
-    slow_call_seconds: float | None = None
-    slow_call_rate: float = 1.0
-    open_seconds: float = 60.0
-    half_open_calls: int = 3
-
-
 class Upstream(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a service is balanced and guarded. `breaker` None: the defaults of the environment."""
+    """How a service is balanced, guarded and reached. `breaker` None: the defaults of the environment.
+
+    `addresses` take the place of what the registry knows.
+    """
 
     tenant: str
     service: str
     load_balancing: Strategy = "round_robin"
-    breaker: Breaker | None = None
+    breaker: BreakerPolicy | None = None
+    sticky: Sticky = Sticky()
+    slow_start_seconds: float = 0.0
+    panic_threshold: float = 0.0
+    zone: ZoneUse = "off"
+    outlier: Outlier = Outlier()
+    concurrent: int = 0
+    addresses: tuple[Address, ...] = ()
+    tls: Tls = Tls()
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,7 +82,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     id: int
     name: str
     tenant: str
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...] = ()
     hosts: tuple[str, ...] = ()
     path: str = "/"
     path_type: PathType = "prefix"
@@ -75,9 +94,22 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     strip_prefix: bool = True
     auth_required: bool = True
     scopes: tuple[str, ...] = ()
-    rate_limit: str = ""
+    rate_limits: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
     retries: int = 1
+    rewrite: Rewrite = Rewrite()
+    redirect: Redirect = Redirect()
+    request_headers: HeaderEdits = HeaderEdits()
+    response_headers: HeaderEdits = HeaderEdits()
+    mirror: Mirror = Mirror()
+    cors: Cors = Cors()
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    hedge: Hedge = Hedge()
+    limits: Limits = Limits()
+    auth: Auth = Auth()
+    access_log: AccessLog = AccessLog()
+    websockets: WebSockets = WebSockets()
 
 
 class RoutingTable(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from gateway.models import Route, RouteTarget
+from gateway.forms import RouteForm, UpstreamForm
+from gateway.models import RateLimitPolicy, Route, RouteTarget, Upstream
 from registry.models import ApiKey, AuditEntry, Instance, Member, Revision, Service, Tenant, Zone
 from registry.services.changes import SYSTEM
 from registry.services.keys import create_key
@@ -55,9 +56,22 @@ def errors(response: Any) -> str:
     return str(found)
 
 
+def typed(form: Any) -> dict[str, Any]:
+    """What a browser sends of a form as it opens."""
+    values = {field.html_name: field.field.prepare_value(field.value()) for field in form}
+    return {
+        name: "on" if value is True else value
+        for name, value in values.items()
+        if value is not None and value is not False
+    }
+
+
 def route_form(**more: Any) -> dict[str, Any]:
     """What a browser sends to make a route by hand."""
     return {
+        **typed(RouteForm()),
+        "further_limits-TOTAL_FORMS": "0",
+        "further_limits-INITIAL_FORMS": "0",
         "tenant": tenant().pk,
         "name": "orders",
         "path": "/orders",
@@ -119,6 +133,31 @@ class TestEveryPage:
         assert counts[0] == counts[1] <= 14
 
 
+class TestUpstream:
+    def test_addresses_are_typed_one_a_line(self, root: Client) -> None:
+        service = Service.objects.create(tenant=tenant(), name="legacy")
+        body = {
+            **typed(UpstreamForm()),
+            "service": service.pk,
+            "addresses": "10.0.0.7:8000\nhttps://[::1]:8443 weight=5 zone=a",
+        }
+        response = root.post(url(Upstream, "add"), body)
+        assert response.status_code == 302, errors(response)
+        upstream = Upstream.objects.get()
+        assert upstream.addresses == [
+            {"host": "10.0.0.7", "port": 8000},
+            {"host": "::1", "port": 8443, "protocol": "https", "weight": 5, "zone": "a"},
+        ]
+        page = root.get(url(Upstream, "change", upstream.pk)).content.decode()
+        assert "https://[::1]:8443 weight=5 zone=a" in page
+
+    @pytest.mark.parametrize("line", ["10.0.0.7", "169.254.169.254:80", "a:99999", "a:80 colour=red", "ftp://a:80"])
+    def test_an_address_that_cannot_be_is_refused(self, root: Client, line: str) -> None:
+        service = Service.objects.create(tenant=tenant(), name="legacy")
+        body = {**typed(UpstreamForm()), "service": service.pk, "addresses": line}
+        assert root.post(url(Upstream, "add"), body).status_code == 200
+
+
 class TestRoute:
     def test_a_route_is_made_by_hand(self, root: Client) -> None:
         body = route_form(
@@ -146,6 +185,45 @@ class TestRoute:
         assert "X-Version: 2" in page
         assert "a.com\nb.com" in page
         assert re.findall(r'name="methods" value="(\w+)"[^>]*\schecked[\s>]', page) == ["GET"]
+
+    def test_its_documents_are_typed_field_by_field(self, root: Client) -> None:
+        more = {
+            "cors__origins": "https://a.example https://b.example",
+            "request_headers__set": "X-Team: a",
+            "retry__on": ["connect", "status"],
+            "retry__statuses": "503",
+            "websockets__enabled": "",
+            "targets-0-header": "X-Canary: yes",
+            "targets-1-service": Service.objects.create(tenant=tenant(), name="new").pk,
+            "targets-1-weight": "1",
+            "targets-TOTAL_FORMS": "2",
+        }
+        response = root.post(url(Route, "add"), route_form(**more))
+        assert response.status_code == 302, errors(response)
+        route = Route.objects.get()
+        assert route.cors == {"origins": ["https://a.example", "https://b.example"]}
+        assert route.request_headers == {"set": [{"name": "X-Team", "value": "a"}]}
+        assert route.retry == {"on": ["connect", "status"], "statuses": [503]}
+        assert route.websockets == {"enabled": False}
+        assert route.rewrite == route.hedge == route.auth == {}
+        assert [target.header for target in route.targets.all()] == [{"name": "X-Canary", "value": "yes"}, None]
+        page = root.get(url(Route, "change", route.pk)).content.decode()
+        assert "https://a.example\nhttps://b.example" in page
+
+    def test_a_route_that_redirects_needs_no_service(self, root: Client) -> None:
+        more = {"targets-TOTAL_FORMS": "0", "redirect__status": "308", "redirect__scheme": "https"}
+        response = root.post(url(Route, "add"), route_form(**more))
+        assert response.status_code == 302, errors(response)
+        assert Route.objects.get().redirect == {"status": 308, "scheme": "https"}
+
+    def test_a_further_policy_is_of_the_same_tenant(self, root: Client) -> None:
+        own = RateLimitPolicy.objects.create(tenant=tenant(), name="own", rate=1, burst=1)
+        other = RateLimitPolicy.objects.create(tenant=tenant("other"), name="other", rate=1, burst=1)
+        body = {"further_limits-TOTAL_FORMS": "1", "further_limits-0-policy": other.pk}
+        assert "another tenant" in errors(root.post(url(Route, "add"), route_form(**body)))
+        response = root.post(url(Route, "add"), route_form(**{**body, "further_limits-0-policy": own.pk}))
+        assert response.status_code == 302, errors(response)
+        assert [limit.policy for limit in Route.objects.get().further_limits.all()] == [own]
 
     def test_an_edit_is_one_change_with_its_targets(self, root: Client) -> None:
         root.post(url(Route, "add"), route_form())
@@ -183,7 +261,14 @@ class TestRoute:
             ({"targets-0-service": ""}, "required"),
             ({"targets-0-version": "new"}, "no version specifier"),
             ({"targets-0-weight": "0"}, "above 0"),
-            ({"targets-TOTAL_FORMS": "0"}, "at least 1"),
+            ({"targets-TOTAL_FORMS": "0"}, "Name a service"),
+            ({"redirect__status": "301"}, "comes back for ever"),
+            ({"cors__origins": "example.com"}, "no origin"),
+            ({"request_headers__set": "Host: a"}, "own to write"),
+            ({"hedge__most": "9"}, "less than or equal to 5"),
+            ({"retry__statuses": "502 x"}, "whole numbers"),
+            ({"timeouts__connect": "0"}, "float > 0"),
+            ({"targets-0-header": "X-A: 1\nX-B: 2"}, "At most 1"),
         ],
     )
     def test_it_says_what_is_wrong(self, root: Client, wrong: dict[str, Any], part: str) -> None:

@@ -163,7 +163,7 @@ def _short_check(entry: Entry) -> Entry:
     return {name: value for name, value in entry.items() if not (tcp and name == "path" and value in ("", "/health"))}
 
 
-_TARGET_DEFAULTS: Final = {"weight": 100, "version": ""}
+_TARGET_DEFAULTS: Final = {"weight": 100, "version": "", "tags": [], "header": None, "cookie": None}
 _SHORTER: Final = {"routes": _short_route, "health_checks": _short_check}
 _SAID_DEFAULTS: Final = {"check_type": "http"}
 _IDENTITY_DEFAULTS: Final = {"check_type": "http", "path": "/health"}

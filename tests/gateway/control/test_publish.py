@@ -52,7 +52,7 @@ class TestCompile:
             ("orders", 9, ">=2"),
             ("old", 100, ""),
         ]
-        assert (route.rate_limit, limit.rate, limit.burst, limit.by) == ("gold", 5.0, 9, "header:X-App")
+        assert (route.rate_limits, limit.rate, limit.burst, limit.by) == (("gold",), 5.0, 9, "header:X-App")
         assert (upstream.load_balancing, upstream.breaker and upstream.breaker.consecutive_failures) == ("p2c", 2)
         assert Router(table).match("default", "any", "GET", "/orders/1", [(b"x-a", b"b")]).route == route
         assert decode(publishing.encode(table)) == table

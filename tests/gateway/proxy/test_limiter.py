@@ -126,7 +126,7 @@ async def test_several_gateways_share_one_bucket(world: World) -> None:
     """Real gateways, real time: what three of them admit together stays within the bound."""
     rate, burst = 20.0, 30
     limit = RateLimit("default", "gold", rate, burst, "key")
-    world.publish(a_route(rate_limit="gold"), rate_limits=(limit,))
+    world.publish(a_route(rate_limits=("gold",)), rate_limits=(limit,))
     await world.service()
     gateways = [await world.gateway() for _ in range(3)]
     for gateway in gateways:
@@ -282,7 +282,7 @@ def test_a_header_is_never_a_key_in_redis() -> None:
 
 async def test_the_fields_say_what_is_left(world: World) -> None:
     limit = RateLimit("default", "gold", 1.0, 3, "key")
-    world.publish(a_route(rate_limit="gold"), rate_limits=(limit,))
+    world.publish(a_route(rate_limits=("gold",)), rate_limits=(limit,))
     await world.service()
     gateway = await world.gateway()
     await gateway.knows("orders", 1)
@@ -296,7 +296,7 @@ async def test_the_fields_say_what_is_left(world: World) -> None:
 @pytest.mark.parametrize("by", ["address", "tenant", "route", "header:x-who"])
 async def test_a_policy_counts_by_what_it_says(world: World, by: str) -> None:
     limit = RateLimit("default", "gold", 0.001, 1, by)
-    world.publish(a_route(rate_limit="gold"), a_route("other", rate_limit="gold"), rate_limits=(limit,))
+    world.publish(a_route(rate_limits=("gold",)), a_route("other", rate_limits=("gold",)), rate_limits=(limit,))
     await world.service()
     gateway = await world.gateway()
     await gateway.knows("orders", 1)
@@ -308,7 +308,7 @@ async def test_a_policy_counts_by_what_it_says(world: World, by: str) -> None:
 
 async def test_a_tenants_policy_named_default_leaves_the_built_in_limit_alone(world: World) -> None:
     generous = RateLimit("default", "default", 1000.0, 1000, "key")
-    world.publish(a_route(), a_route("paid", rate_limit="default"), rate_limits=(generous,))
+    world.publish(a_route(), a_route("paid", rate_limits=("default",)), rate_limits=(generous,))
     await world.service()
     gateway = await world.gateway(default_rate_limit=1)
     await gateway.knows("orders", 1)

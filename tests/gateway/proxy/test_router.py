@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anumate.lib.problem import Problem
+from gateway.proxy.policies import Pair
 from gateway.proxy.router import Router, read_path
-from gateway.proxy.table import Pair, Route, RoutingTable, Target
+from gateway.proxy.table import Route, RoutingTable, Target
 
 
 def route(name: str, path: str = "/", **fields: object) -> Route:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import forwarder
-from gateway.proxy.table import Breaker, Upstream
+from gateway.proxy.table import Upstream
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
 
@@ -295,7 +296,7 @@ async def nobody_is_blamed(gateway: Running, service: Service) -> None:
 
 
 async def test_a_slow_upload_is_not_a_slow_service(world: World) -> None:
-    breaker = Breaker(slow_call_seconds=0.4)
+    breaker = BreakerPolicy(slow_call_seconds=0.4)
     world.publish(a_route(timeout_seconds=0.4), upstreams=(Upstream("default", "orders", breaker=breaker),))
     service = await world.service()
     gateway = await world.gateway()

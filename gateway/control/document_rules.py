@@ -1,0 +1,156 @@
+"""What the fields of a document mean for each other, and what bounds cannot say. Raises Django's ValidationError."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.core.exceptions import ValidationError
+
+from gateway.control.rules import TOKEN, check_header, check_method, check_path
+from gateway.proxy import policies
+from gateway.proxy.exchange import HANDLED
+from registry.live.addresses import refusal
+from registry.services.catalogue import check_service_name
+
+_AUTHORITY: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9.\[\]:_-]{1,253}")
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_NOT_EDITABLE: Final = HANDLED - {b"authorization", b"forwarded", b"x-real-ip"} | {b"retry-after"}
+"""Framing, and what says who speaks: the gateway's own to write."""
+
+
+def check_document(document: object) -> None:
+    """What the fields of a document mean for each other, and words that bounds cannot describe."""
+    if (check := _DOCUMENTS.get(type(document))) is not None:
+        check(document)
+
+
+def _rewrite(rewrite: policies.Rewrite) -> None:
+    if rewrite.host and not _AUTHORITY.fullmatch(rewrite.host):
+        raise ValidationError(f"{rewrite.host!r} is no host name.")
+    if rewrite.pattern:
+        check_path(rewrite.pattern, "regex")
+        if not rewrite.path:
+            raise ValidationError("A pattern needs the path that takes its place.")
+    elif rewrite.path and not rewrite.path.startswith(("/", "\\")):
+        raise ValidationError("The new path starts with a slash.")
+    _no_break("The new path", rewrite.path)
+
+
+def _redirect(redirect: policies.Redirect) -> None:
+    if not redirect.status and redirect != policies.Redirect():
+        raise ValidationError("A redirect needs its status.")
+    if redirect.status and redirect == policies.Redirect(redirect.status):
+        raise ValidationError("A redirect changes scheme, host or path, or else it comes back for ever.")
+    if redirect.host and not _AUTHORITY.fullmatch(redirect.host):
+        raise ValidationError(f"{redirect.host!r} is no host name.")
+    if redirect.path and not redirect.path.startswith("/"):
+        raise ValidationError("The new path starts with a slash.")
+    _no_break("The new path", redirect.path)
+
+
+def _header_edits(edits: policies.HeaderEdits) -> None:
+    for pair in (*edits.set, *edits.add):
+        check_header(pair.name, pair.value)
+    for name in (*(pair.name for pair in (*edits.set, *edits.add)), *edits.remove):
+        _editable(name)
+
+
+def _editable(name: str) -> None:
+    if not TOKEN.fullmatch(name):
+        raise ValidationError(f"{name!r} is no header name.")
+    lower = name.lower()
+    if lower.encode() in _NOT_EDITABLE or lower.startswith(("x-consumer-", "x-forwarded-", "ratelimit")):
+        raise ValidationError(f"{name} is the gateway's own to write.")
+
+
+def _mirror(mirror: policies.Mirror) -> None:
+    if mirror.service:
+        check_service_name(mirror.service)
+
+
+def _cors(cors: policies.Cors) -> None:
+    for origin in cors.origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValidationError(f"{origin!r} is no origin. Use one like https://app.example.com, without a path.")
+    if "*" in cors.origins and cors.credentials:
+        raise ValidationError("Credentials for every origin would let any page act for the user: name the origins.")
+    for method in cors.methods:
+        check_method(method)
+    for name in (*cors.headers, *cors.expose):
+        if not TOKEN.fullmatch(name):
+            raise ValidationError(f"{name!r} is no header name.")
+
+
+def _retry(retry: policies.Retry) -> None:
+    for method in retry.methods:
+        check_method(method)
+    if retry.backoff > retry.backoff_limit:
+        raise ValidationError("The first wait is not longer than the longest one.")
+
+
+def _auth(auth: policies.Auth) -> None:
+    if auth.query_parameter and not _PARAMETER.fullmatch(auth.query_parameter):
+        raise ValidationError("The name of a query parameter is made of letters, digits, _ and -.")
+
+
+def _sticky(sticky: policies.Sticky) -> None:
+    kind, _, name = sticky.by.partition(":")
+    if sticky.by in ("", "key", "address"):
+        return
+    if kind not in ("header", "cookie") or not TOKEN.fullmatch(name):
+        raise ValidationError("Use key, address, header:<name> or cookie:<name>.")
+
+
+def _outlier(outlier: policies.Outlier) -> None:
+    if outlier.base_seconds > outlier.max_seconds:
+        raise ValidationError("The first time is not longer than the longest one.")
+
+
+def _tls(tls: policies.Tls) -> None:
+    for name, text in (("authorities", tls.authorities), ("certificate", tls.certificate)):
+        if text:
+            _certificates(name, text)
+
+
+def _certificates(name: str, text: str) -> None:
+    """PEM certificates, and nothing else: a key among them would be shown to whoever may read the upstream."""
+    if "PRIVATE KEY" in text:
+        raise ValidationError(f"{name} holds a private key, which is given on its own.")
+    try:
+        found = _PEM.findall(text)
+        if not found:
+            raise ValueError("there is none")
+        for one in found:
+            ssl.PEM_cert_to_DER_cert(one)
+    except ValueError as error:
+        raise ValidationError(f"{name} is no PEM certificate: {error}.") from None
+
+
+def _address(address: policies.Address) -> None:
+    if why := refusal(address.host):
+        raise ValidationError(why)
+
+
+def _no_break(what: str, text: str) -> None:
+    if any(not "\x21" <= character <= "\x7e" for character in text):
+        raise ValidationError(f"{what} holds a space, a line break or a character outside ASCII.")
+
+
+_DOCUMENTS: Final[dict[type, Callable[[Any], None]]] = {
+    policies.Rewrite: _rewrite,
+    policies.Redirect: _redirect,
+    policies.HeaderEdits: _header_edits,
+    policies.Mirror: _mirror,
+    policies.Cors: _cors,
+    policies.Retry: _retry,
+    policies.Auth: _auth,
+    policies.Sticky: _sticky,
+    policies.Outlier: _outlier,
+    policies.Tls: _tls,
+    policies.Address: _address,
+}
