@@ -62,6 +62,7 @@ def document_field(kind: type[msgspec.Struct]) -> serializers.Field[Any, Any, An
     return DocumentField(default=dict)
 
 
+@extend_schema_field({"type": "array", "items": documents.schema(Address), "maxItems": rules.MOST})
 class AddressesField(serializers.Field[Any, Any, Any, Any]):
     """Where a service is reached that nothing registers for."""
 
