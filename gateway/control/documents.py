@@ -86,7 +86,10 @@ def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:
         return node
     if "$ref" in node:
         return _inlined(parts[node["$ref"]], parts) | {name: value for name, value in node.items() if name != "$ref"}
-    return {name: _inlined(value, parts) for name, value in node.items() if name != "title"}
+    node = {name: _inlined(value, parts) for name, value in node.items() if name != "title"}
+    if isinstance(least := node.get("exclusiveMinimum"), (int, float)):
+        node |= {"minimum": least, "exclusiveMinimum": True}  # as OpenAPI 3.0 has it
+    return node
 
 
 def _unknown(kind: Any, value: Any, path: str) -> Iterator[str]:
