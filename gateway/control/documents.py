@@ -87,6 +87,8 @@ def _inlined(node: Any, parts: Mapping[str, Any]) -> Any:
     if "$ref" in node:
         return _inlined(parts[node["$ref"]], parts) | {name: value for name, value in node.items() if name != "$ref"}
     node = {name: _inlined(value, parts) for name, value in node.items() if name != "title"}
+    if not node.get("required", True):
+        del node["required"]
     if isinstance(least := node.get("exclusiveMinimum"), (int, float)):
         node |= {"minimum": least, "exclusiveMinimum": True}  # as OpenAPI 3.0 has it
     return node
