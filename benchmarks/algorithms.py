@@ -12,7 +12,8 @@ from anumate_integration_service.breaker import CircuitBreaker, Outcome
 from anumate_integration_service.catalogue import Catalogue
 from anumate_integration_service.instances import Endpoint, ServiceInstance
 from benchmarks.stand import PYTHON, rows
-from gateway.proxy.router import Router, read_path
+from gateway.proxy.paths import read_path
+from gateway.proxy.router import Router
 from gateway.proxy.table import Route, RoutingTable, Target
 
 CALLS = 100_000

@@ -1,7 +1,8 @@
-"""Which pages' scripts may read our answers (CORS_ORIGINS), the same on both ports. Pure: header fields in and out.
+"""Which pages' scripts may read our answers, the same on both ports. Pure: header fields in and out.
 
-No answer ever allows credentials: a page sends its key in a header that it sets itself, and never rides on the cookie
-of somebody who is logged in. So `*` gives away nothing that a script elsewhere could not fetch without a browser.
+Unless a route says otherwise, no answer allows credentials: a page sends its key in a header that it sets itself, and
+never rides on the cookie of somebody who is logged in. So `*` gives away nothing that a script elsewhere could not
+fetch without a browser.
 """
 
 from __future__ import annotations
@@ -13,24 +14,42 @@ Header = tuple[bytes, bytes]
 
 REQUEST_METHOD: Final = b"access-control-request-method"
 REQUEST_HEADERS: Final = b"access-control-request-headers"
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+EXPOSED: Final = ("X-Request-ID", "RateLimit", "RateLimit-Policy", "Retry-After", "Via", "X-Anumate-Stale")
+"""Our own fields, which a page may read."""
 
-_METHODS: Final = (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-_MAX_AGE: Final = (b"access-control-max-age", b"600")
-_EXPOSED: Final = (
-    b"access-control-expose-headers",
-    b"X-Request-ID, RateLimit, RateLimit-Policy, Retry-After, Via, X-Anumate-Stale",
-)
 _VARY: Final = (b"vary", b"Origin")
 _ANY: Final = (b"access-control-allow-origin", b"*")
+_CREDENTIALS: Final = (b"access-control-allow-credentials", b"true")
 
 
 class Cors:
-    """No origins: not our business, nothing is added and nothing answered."""
+    """No origins: not our business, nothing is added and nothing answered.
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    `headers` are the fields a page may send (none: whatever it asks for), `expose` those it may read, `max_age` the
+    seconds a browser may keep a preflight's answer. `credentials` is for named origins only (Fetch standard).
+    """
+
+    def __init__(
+        self,
+        origins: Iterable[str],
+        *,
+        methods: Iterable[str] = METHODS,
+        headers: Iterable[str] = (),
+        expose: Iterable[str] = EXPOSED,
+        credentials: bool = False,
+        max_age: int = 600,
+    ) -> None:
         self._origins = frozenset(origin.rstrip("/").lower().encode() for origin in origins)
         self._any = b"*" in self._origins
         self.enabled = bool(self._origins)
+        self._headers = ", ".join(headers).encode()
+        self._exposed = (b"access-control-expose-headers", ", ".join(expose).encode())
+        self._allowed = [self._exposed, _CREDENTIALS] if credentials and not self._any else [self._exposed]
+        self._preflight = [
+            (b"access-control-allow-methods", ", ".join(methods).encode()),
+            (b"access-control-max-age", b"%d" % max_age),
+        ]
 
     def is_preflight(self, method: str, wanted_method: bytes | None) -> bool:
         """Whether a browser asks if it may ask."""
@@ -41,14 +60,17 @@ class Cors:
         if not self.enabled:
             return []
         if self._any:
-            return [_ANY, _EXPOSED]
-        if origin is not None and origin in self._origins:
-            return [(b"access-control-allow-origin", origin), _EXPOSED, _VARY]
+            return [_ANY, self._exposed]
+        if self._lists(origin):
+            return [(b"access-control-allow-origin", origin or b""), *self._allowed, _VARY]
         return [_VARY]
 
     def preflight(self, origin: bytes | None, wanted_headers: bytes | None) -> list[Header]:
         """What a page of this origin may send, besides `fields`; nothing, for an origin that is not listed."""
-        if not (self._any or (origin is not None and origin in self._origins)):
+        if not (self._any or self._lists(origin)):
             return []
-        headers = [(b"access-control-allow-headers", wanted_headers)] if wanted_headers else []
-        return [_METHODS, *headers, _MAX_AGE]
+        headers = self._headers or wanted_headers
+        return [*self._preflight, (b"access-control-allow-headers", headers)] if headers else [*self._preflight]
+
+    def _lists(self, origin: bytes | None) -> bool:
+        return origin is not None and origin in self._origins

@@ -203,6 +203,12 @@ class Env:
         5,
         "Consecutive failures that open a breaker without a policy.",
     )
+    gateway_max_concurrent: int = var(
+        "GATEWAY_MAX_CONCURRENT",
+        _whole(0, 1_000_000),
+        10_000,
+        "Requests in flight at once in one gateway worker, beyond which it answers 503; 0 is no limit.",
+    )
     circuit_breaker_recovery_timeout: float = var(
         "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", _number(0.1, 86_400), 60.0, "Seconds a breaker without a policy stays open."
     )

@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from gateway.control.rules import TOKEN, check_header, check_method, check_path
 from gateway.proxy import policies
 from gateway.proxy.exchange import HANDLED
+from gateway.proxy.rewriting import check_groups
 from registry.live.addresses import refusal
 from registry.services.catalogue import check_service_name
 
@@ -36,9 +37,18 @@ def _rewrite(rewrite: policies.Rewrite) -> None:
         check_path(rewrite.pattern, "regex")
         if not rewrite.path:
             raise ValidationError("A pattern needs the path that takes its place.")
+        check_replacement(rewrite.pattern, rewrite.path)
     elif rewrite.path and not rewrite.path.startswith(("/", "\\")):
         raise ValidationError("The new path starts with a slash.")
     _no_break("The new path", rewrite.path)
+
+
+def check_replacement(pattern: str, new: str) -> None:
+    """The groups that a new path names are the pattern's."""
+    try:
+        check_groups(pattern, new)
+    except ValueError as error:
+        raise ValidationError(f"The new path does not fit the pattern: {error}") from None
 
 
 def _redirect(redirect: policies.Redirect) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from anumate.lib.problem import Problem
 from gateway.control.compile import compile_table
-from gateway.proxy.router import Explained, Router, read_path
+from gateway.proxy.paths import read_path
+from gateway.proxy.router import Explained, Router
 from gateway.proxy.table import Target
 
 
@@ -52,5 +53,5 @@ def explain(
         return Explanation(tenant, None, problem.detail, None, (), verdicts, skipped)
     sentence = next(verdict.sentence for verdict in verdicts if verdict.takes_it)
     return Explanation(
-        tenant, rule.route.name, sentence, rule.upstream_path(path), rule.route.targets, verdicts, skipped
+        tenant, rule.route.name, sentence, rule.rewriting.path(path), rule.route.targets, verdicts, skipped
     )

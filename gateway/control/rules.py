@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from anumate.lib.problem import Problem
-from gateway.proxy.router import BadPattern, compile_pattern, read_path
+from gateway.proxy.paths import BadPattern, compile_pattern, read_path
 from registry.live.keys import SCOPES
 
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

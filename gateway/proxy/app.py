@@ -1,12 +1,13 @@
-"""The data plane: seven steps from a request to its answer, told in `Gateway.serve`.
+"""The data plane: a request's steps to its answer, told in `Gateway.serve`.
 
-Steps 1 to 5 are plain functions over what is in memory; only an empty rate-limit lease waits for Redis. Without Redis,
-database and worker the gateway goes on with the last table, keys and catalogue it knew.
+All but the tries on instances are plain functions over what is in memory; only an empty rate-limit lease waits for
+Redis. Without Redis, database and worker the gateway goes on with the last table, keys and catalogue it knew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable
@@ -16,21 +17,25 @@ import msgspec
 
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
-from anumate_integration_service.breaker import Outcome
+from gateway.proxy import access_log
+from gateway.proxy.admission import Admission
+from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
-from gateway.proxy.balancer import Balancer, name_of
+from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
-from gateway.proxy.cors import Cors
+from gateway.proxy.cors import Cors, asked_method
 from gateway.proxy.errors import answer_of, date_field
 from gateway.proxy.exchange import Exchange, Header, Scope
-from gateway.proxy.forwarder import Forwarder, Message, Receive, Send, stalled
-from gateway.proxy.guard import Guard, Pass
-from gateway.proxy.heads import VIA, Peers, is_loop, request_head
-from gateway.proxy.limiter import Limiter, Policy
+from gateway.proxy.forwarder import Forwarder, Receive, Send
+from gateway.proxy.guard import Guard
+from gateway.proxy.heads import VIA, Peers, is_loop
+from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
+from gateway.proxy.rewriting import location
+from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import SECTION, Subscriber
-from gateway.proxy.upstream import ClientGone, TimedOut, UpstreamError
+from gateway.proxy.upstream import ClientGone, UpstreamError
 from registry.live.node import Node
 
 logger = logging.getLogger("anumate.gateway")
@@ -51,13 +56,17 @@ class Gateway:
         self.node = Node(env, config.pepper, sections=(SECTION,), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random)
         self.guard = Guard(env, config.worker)
-        self.live = Live(env, self.balancer, self.guard)
+        self.admission = Admission(env.gateway_max_concurrent)
+        self.cors = Cors.anywhere(env.cors_origins)
+        self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live)
         self.forwarder = Forwarder(self._added, self._now)
         self.peers = Peers(env.trusted_proxies)
-        self.cors = Cors(env.cors_origins)
+        self.attempts = Attempts(
+            self.balancer, self.guard, self.admission, self.forwarder, self.peers, self._now, random.random
+        )
         self.node.on_section(SECTION, self.subscriber.take)
         self.node.catalog.listen(self.balancer.refresh)
         for job in (self._tick, self.limiter.run, self.recorder.run, lambda: self.guard.run(self.node.redis)):
@@ -74,16 +83,27 @@ class Gateway:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         here = self.live.current  # a swap never lands in the middle of a request
         x = Exchange(scope, self._now())
+        whole = self.admission.whole
+        whole.inside += 1
         try:
             x.read()
             if own := self._own_answer(here, x):
                 await self._say(x, *own, send)
                 return
+            if whole.inside > whole.most > 0:
+                raise whole.refusal()
             binding = self.match(here, x)
+            if binding.route.redirect.status:
+                await self._redirect(binding, x, send)
+                return
             x.client = authenticate(self.node.keys, binding, x.known, self._wall())
             if (token := self.limit(binding, x)) is not None:
                 await token
-            await self.attempt(binding, x, receive, send)
+            if binding.gate is None:
+                await self.attempts.send(binding, x, receive, send)
+            else:
+                with binding.gate:
+                    await self.attempts.send(binding, x, receive, send)
         except Problem as problem:
             await self._refuse(x, problem, send)
         except UpstreamError as error:
@@ -94,64 +114,43 @@ class Gateway:
             logger.exception("request %s failed in the gateway", x.request_id.decode())
             await self._answer(x, Problem("internal_error", "The gateway made a mistake; it is logged."), send)
         finally:
-            route = x.binding.route.name if x.binding else ""
-            self.recorder.record(x.tenant, route, x.service, x.status or CLIENT_GONE, self._now() - x.started)
+            whole.inside -= 1
+            self._note(x)
 
     def match(self, here: Here, x: Exchange) -> Binding:
         """The route that takes the request, among those of the tenant whose host it names."""
         if (via := x.known.get(b"via")) and is_loop(via):
             raise Problem("loop_detected", "The request has been through this gateway before.")
-        x.tenant = self.node.keys.tenant_of_host(x.host)
-        rule = here.router.match(x.tenant, x.host, x.method, x.path.matched, x.scope["headers"], x.query)
+        rule = self._rule(here, x, x.method)
         binding = x.binding = here.bindings[rule.route.id]
-        x.target = rule.upstream_path(x.path)
+        x.rewriting = rule.rewriting
+        x.target = rule.rewriting.path(x.path)
         x.timeout = binding.route.timeout_seconds
         return binding
 
-    def limit(self, binding: Binding, x: Exchange) -> Awaitable[None] | None:
-        """Take a token of the route's policy; what is answered must be awaited, where the bucket is not at hand."""
-        policy = binding.policy
-        if policy is None:
-            return None
-        now = x.started
-        x.bucket = self.limiter.bucket(policy, self._subject(policy, binding, x), now)
-        return self.limiter.take(x.bucket, now)
+    def _rule(self, here: Here, x: Exchange, method: str) -> Rule:
+        x.tenant = self.node.keys.tenant_of_host(x.host)
+        return here.router.match(x.tenant, x.host, method, x.path.matched, x.scope["headers"], x.query)
 
-    async def attempt(self, binding: Binding, x: Exchange, receive: Receive, send: Send) -> None:
-        """pick → guard → forward; again on another instance, but only where that is safe."""
-        head = request_head(x, self.peers)
-        if x.has_body:
-            first = x.first_body = await _first_piece(receive, x.timeout)
-            if first["type"] == "http.disconnect":
-                raise ClientGone
-        key = x.client.id if x.client and x.client.id else self.peers.client_address(x)
-        tried: list[str] = []
-        failure: UpstreamError | None = None
-        permit: Pass | None = None
-        try:
-            while True:
-                now = self._now()
-                endpoint = self.balancer.pick(binding.shares, now, key, tried)
-                if endpoint is None:
-                    raise failure or _nobody(binding)
-                x.service = endpoint.service
-                permit = self.guard.enter(x.tenant, endpoint.service, now, permit)
-                try:
-                    await self.forwarder.forward(x, head, endpoint, permit, receive, send)
-                    return
-                except UpstreamError as error:
-                    error.instance = name_of(endpoint)
-                    if not _may_retry(error, x) or len(tried) >= binding.route.retries:
-                        raise
-                    tried.append(error.instance)
-                    failure = error
-        except UpstreamError:
-            if permit is not None:
-                permit.vote(Outcome.FAILURE, self._now())
-            raise
-        finally:
-            if permit is not None:
-                permit.vote(Outcome.CANCELLED, self._now())  # unless it has voted
+    def limit(self, binding: Binding, x: Exchange) -> Awaitable[None] | None:
+        """Take a token of each of the route's policies; what is answered must be awaited, where one is not at hand."""
+        policies, now = binding.policies, x.started
+        if len(policies) == 1:
+            policy = policies[0]
+            x.bucket = self.limiter.bucket(policy, self._subject(policy, binding, x), now)
+            return self.limiter.take(x.bucket, now)
+        if not policies:
+            return None
+        x.buckets = [self.limiter.bucket(policy, self._subject(policy, binding, x), now) for policy in policies]
+        return self.limiter.take_all(x.buckets, now)
+
+    def _note(self, x: Exchange) -> None:
+        """Count the request, and leave a line about it where the route wants one."""
+        binding, seconds = x.binding, self._now() - x.started
+        status = x.status = x.status or CLIENT_GONE
+        self.recorder.record(x.tenant, binding.route.name if binding else "", x.service, status, seconds)
+        if binding is not None and binding.access_log is not None:
+            access_log.note(binding.access_log, x, seconds, self.peers.client_address(x), random.random())
 
     def _subject(self, policy: Policy, binding: Binding, x: Exchange) -> str:
         """Whose bucket it is. Who has no key is told by address."""
@@ -170,9 +169,9 @@ class Gateway:
     # Answers of our own
 
     def _own_answer(self, here: Here, x: Exchange) -> tuple[int, list[Header], bytes] | None:
-        """Health, and browsers' questions whether they may ask: known before any route is."""
-        if self.cors.is_preflight(x):
-            return 204, self.cors.preflight_fields(x), b""
+        """Health, and browsers' questions whether they may ask, which come without a key."""
+        if (rules := self._rules_asked_for(here, x)) is not None:
+            return 204, rules.preflight_fields(x), b""
         path = x.path.matched
         if not path.startswith("/-/"):
             return None
@@ -181,6 +180,23 @@ class Gateway:
         if path == "/-/readyz":
             return (200 if self.live.loaded else 503), [_JSON], msgspec.json.encode(self._readiness(here))
         raise Problem("not_found", "The gateway has /-/livez and /-/readyz.")
+
+    def _rules_asked_for(self, here: Here, x: Exchange) -> Cors | None:
+        """What a preflight asks about: the rules of the route that will take the request, or those for all."""
+        if not (method := asked_method(x)):
+            return None
+        rules = self.cors
+        with contextlib.suppress(Problem):
+            x.binding = here.bindings[self._rule(here, x, method).route.id]
+            rules = x.binding.cors
+        return rules if rules.enabled else None
+
+    async def _redirect(self, binding: Binding, x: Exchange, send: Send) -> None:
+        redirect = binding.route.redirect
+        authority = x.known.get(b"host", b"localhost").decode("latin-1")
+        path = x.rewriting.redirected(x.path)
+        address = location(redirect, path, x.query, scheme=x.scheme, authority=authority, host=x.host)
+        await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
     def _readiness(self, here: Here) -> dict[str, Any]:
         catalog = self.node.catalog
@@ -198,8 +214,11 @@ class Gateway:
         fields: list[Header] = [(b"x-request-id", x.request_id), _VIA]
         if x.bucket is not None:
             fields += x.bucket.fields(self._now())
-        if self.cors.enabled:
-            fields += self.cors.fields(x)
+        elif x.buckets:
+            fields += tightest(x.buckets, self._now())
+        cors = x.binding.cors if x.binding is not None else self.cors
+        if cors.enabled:
+            fields += cors.fields(x)
         return fields
 
     async def _refuse(self, x: Exchange, problem: Problem, send: Send) -> None:
@@ -268,28 +287,6 @@ class Gateway:
 def _line(x: Exchange) -> str:
     """Method and path as one line of a log may hold them, whatever bytes they are made of."""
     return ascii(f"{x.method} {x.scope.get('raw_path', b'').decode('latin-1')}")[1:-1]
-
-
-async def _first_piece(receive: Receive, seconds: float) -> Message:
-    """Raises Problem: request_timeout."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await receive()
-    except TimeoutError:
-        raise stalled(seconds) from None
-
-
-def _may_retry(error: UpstreamError, x: Exchange) -> bool:
-    """RFC 9110 §9.2.2: only what had no effect yet, or may have it twice. After a timeout no time is left."""
-    if x.started_answer:
-        return False
-    return error.unsent or (x.replayable and not isinstance(error, TimedOut))
-
-
-def _nobody(binding: Binding) -> Problem:
-    services = ", ".join(dict.fromkeys(target.service for target in binding.route.targets))
-    detail = f"No instance of {services} is live, enabled and not unhealthy."
-    return Problem("no_healthy_instance", detail, headers={"Retry-After": "1"})
 
 
 async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:

@@ -51,14 +51,15 @@ class Endpoint(Candidate):
 
 
 class Group:
-    """The instances of a service that a target may use: eligible, of its versions, with an HTTP endpoint."""
+    """The instances of a service that a target may use: eligible, of its versions and tags, with an HTTP endpoint."""
 
-    __slots__ = ("endpoints", "service", "strategy", "strategy_name", "tenant", "version")
+    __slots__ = ("endpoints", "service", "strategy", "strategy_name", "tags", "tenant", "version")
 
     def __init__(self, tenant: str, target: Target) -> None:
         self.tenant = tenant
         self.service = target.service
         self.version = _specifier(target.version)
+        self.tags = frozenset(target.tags)
         self.strategy_name = ""
         self.strategy: Strategy[Endpoint] = STRATEGIES[DEFAULT_STRATEGY]()
         self.endpoints: tuple[Endpoint, ...] = ()
@@ -87,11 +88,8 @@ class Balancer:
     def adopt(self, table: RoutingTable) -> None:
         """Have a group for every target of the table, and none besides."""
         strategies = {(each.tenant, each.service): each.load_balancing for each in table.upstreams}
-        wanted = {
-            (route.tenant, Target(target.service, version=target.version))
-            for route in table.routes
-            for target in route.targets
-        }
+        wanted = {(route.tenant, _selection(target)) for route in table.routes for target in route.targets}
+        wanted |= {(route.tenant, Target(route.mirror.service)) for route in table.routes if route.mirror.service}
         self._groups = {key: self._groups.get(key) or Group(*key) for key in wanted}
         self._of_service = {}
         for group in self._groups.values():
@@ -101,9 +99,7 @@ class Balancer:
 
     def shares(self, tenant: str, targets: Iterable[Target]) -> tuple[Share, ...]:
         """A route's targets as groups with weights."""
-        return tuple(
-            (self._groups[tenant, Target(target.service, version=target.version)], target.weight) for target in targets
-        )
+        return tuple((self._groups[tenant, _selection(target)], target.weight) for target in targets)
 
     def refresh(self, pairs: Collection[Pair]) -> None:
         """Bind the groups of these services to what the catalogue says now."""
@@ -119,7 +115,7 @@ class Balancer:
             ]
             self._keep(pair, known, {endpoint.id: endpoint for _, endpoint in eligible})
             for group in groups:
-                group.endpoints = _weighty([each for each in eligible if _fits(group.version, each[0])], now)
+                group.endpoints = _weighty([each for each in eligible if _fits(group, each[0])], now)
             self._note_expiry(pair, instances, now)
 
     def refresh_due(self) -> None:
@@ -214,11 +210,18 @@ def _specifier(text: str) -> SpecifierSet | None:
     return SpecifierSet(text, prereleases=True) if text else None
 
 
-def _fits(version: SpecifierSet | None, instance: Instance) -> bool:
-    if version is None:
+def _selection(target: Target) -> Target:
+    """What of a target says which instances may be used."""
+    return Target(target.service, version=target.version, tags=target.tags)
+
+
+def _fits(group: Group, instance: Instance) -> bool:
+    if not group.tags.issubset(instance.document.tags):
+        return False
+    if group.version is None:
         return True
     try:
-        return Version(instance.document.version) in version
+        return Version(instance.document.version) in group.version
     except InvalidVersion:
         return False
 

@@ -9,11 +9,13 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
-from gateway.proxy.router import RequestPath, read_path
+from gateway.proxy.paths import RequestPath, read_path
 
 if TYPE_CHECKING:
+    from gateway.proxy.bodies import Kept
     from gateway.proxy.limiter import Bucket
     from gateway.proxy.live import Binding
+    from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord
 
 Header = tuple[bytes, bytes]
@@ -36,6 +38,7 @@ HANDLED: Final = frozenset(
         *(b"forwarded", b"x-real-ip", b"proxy", b"traceparent", b"tracestate"),
     }
 )
+NO_STATUSES: Final[frozenset[int]] = frozenset()
 # Names by which the gateway speaks to services; nobody else may.
 OURS: Final = (b"x-consumer-", b"x-forwarded-")
 
@@ -50,18 +53,22 @@ class Exchange:
     __slots__ = (
         "binding",
         "bucket",
+        "buckets",
         "client",
         "content_length",
         "first_body",
         "has_body",
         "headers",
         "host",
+        "instance",
+        "kept",
         "known",
         "method",
         "path",
         "peer",
         "query",
         "request_id",
+        "rewriting",
         "scheme",
         "scope",
         "service",
@@ -72,12 +79,20 @@ class Exchange:
         "tenant",
         "timeout",
         "traceparent",
+        "unwanted",
     )
 
     path: RequestPath
     binding: Binding | None
     client: KeyRecord | None
     bucket: Bucket | None
+    """The one bucket of the route's only policy."""
+    buckets: Sequence[Bucket]
+    """Those of several policies."""
+    kept: Kept | None
+    unwanted: frozenset[int]
+    """Statuses with which an answer is tried again elsewhere."""
+    rewriting: Rewriting
 
     def __init__(self, scope: Scope, started: float) -> None:
         self.scope = scope
@@ -87,8 +102,10 @@ class Exchange:
         self.scheme: str = scope["scheme"]
         peer = scope["client"]
         self.peer: str = peer[0] if peer else ""
-        self.tenant = self.service = self.host = self.target = ""
-        self.binding = self.client = self.bucket = None
+        self.tenant = self.service = self.instance = self.host = self.target = ""
+        self.binding = self.client = self.bucket = self.kept = None
+        self.buckets = ()
+        self.unwanted = NO_STATUSES
         self.first_body: MutableMapping[str, Any] | None = None
         self.has_body = False
         self.content_length: bytes | None = None
@@ -172,9 +189,15 @@ class Exchange:
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
 
     @property
+    def has_its_body(self) -> bool:
+        """Whether what was read of the body is all at hand, to be sent again."""
+        first = self.first_body
+        return first is None or not first.get("more_body") or (self.kept is not None and self.kept.whole)
+
+    @property
     def replayable(self) -> bool:
-        """May it be sent again after an instance has seen it? RFC 9110 §9.2.2; a body is gone once it was read."""
-        return not self.has_body and self.method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+        """May it be sent again after an instance has seen it? RFC 9110 §9.2.2."""
+        return self.binding is not None and self.method in self.binding.repeatable and self.has_its_body
 
 
 def _is_ours_in_disguise(name: bytes) -> bool:

@@ -13,21 +13,17 @@ from gateway.proxy.balancer import Endpoint
 from gateway.proxy.exchange import Exchange, Header
 from gateway.proxy.guard import Pass
 from gateway.proxy.heads import answer_head
-from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, TimedOut, UpstreamError
+from gateway.proxy.live import Binding
+from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, Refused, TimedOut, UpstreamError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-CONNECT_SECONDS: Final = 5.0
 WATCH_AFTER: Final = 0.05
 """Seconds after which a request is worth a task that hears the client hang up; most have been answered by then."""
 STALL_SECONDS: Final = 1.0
 """Seconds without a piece of an upload after which an instance that hangs up gave up on the client, not on us."""
-
-
-IDLE_SECONDS: Final = 60.0
-"""Seconds an instance may be silent between two pieces of its answer, or the route's timeout where that is longer."""
 
 
 def stalled(seconds: float) -> Problem:
@@ -41,7 +37,14 @@ class Forwarder:
         self._now = monotonic
 
     async def forward(
-        self, x: Exchange, head: bytes, endpoint: Endpoint, permit: Pass, receive: Receive, send: Send
+        self,
+        binding: Binding,
+        x: Exchange,
+        head: bytes,
+        endpoint: Endpoint,
+        permit: Pass,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """One try on one instance: the request there, the answer back, what it was like to balancing.
 
@@ -53,9 +56,9 @@ class Forwarder:
         started = self._now()
         endpoint.started()
         try:
-            delivery = await self._deliver(x, head, endpoint, receive)
+            delivery = await self._deliver(binding, x, head, endpoint, receive)
             try:
-                await self._answer(x, delivery, endpoint, permit, started, send)
+                await self._answer(binding, x, delivery, endpoint, permit, started, send)
             finally:
                 delivery.end()
         except UpstreamError as error:
@@ -68,28 +71,42 @@ class Forwarder:
         finally:
             endpoint.ended()
 
-    async def _deliver(self, x: Exchange, head: bytes, endpoint: Endpoint, receive: Receive) -> Delivery:
+    async def _deliver(
+        self, binding: Binding, x: Exchange, head: bytes, endpoint: Endpoint, receive: Receive
+    ) -> Delivery:
         """Send the request; answers once the head of an answer is there."""
-        timeout = x.timeout
+        timeouts = binding.route.timeouts
         connection = endpoint.pool.take()
         if connection is not None:
             try:
-                return await Delivery(x, connection, receive, timeout).start(head)
+                return await Delivery(x, connection, receive, timeouts.idle).start(head)
             except ClosedEarly:
                 # It was closed under our hands: that says nothing about the instance.
                 if not (connection.silent and x.replayable):
                     raise
-        connection = await endpoint.pool.connect(min(CONNECT_SECONDS, timeout))
-        return await Delivery(x, connection, receive, timeout).start(head)
+                if x.kept is not None:
+                    x.kept.rewind()
+        connection = await endpoint.pool.connect(min(timeouts.connect, x.timeout))
+        return await Delivery(x, connection, receive, timeouts.idle).start(head)
 
     async def _answer(
-        self, x: Exchange, delivery: Delivery, endpoint: Endpoint, permit: Pass, started: float, send: Send
+        self,
+        binding: Binding,
+        x: Exchange,
+        delivery: Delivery,
+        endpoint: Endpoint,
+        permit: Pass,
+        started: float,
+        send: Send,
     ) -> None:
         # Judged by its head: a stream may last for hours, and a trial's permit must not.
         connection = delivery.connection
-        status = x.status = connection.status
+        status = connection.status
+        if status in x.unwanted and x.has_its_body:
+            _refuse(connection, binding)
+        x.status = status
         failed = status >= 500
-        headers = answer_head(status, connection.headers, self._added(x))
+        headers = answer_head(status, connection.headers, self._added(x), binding.answer_edits)
         if not delivery.sent:
             headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
         now = self._now()
@@ -109,21 +126,34 @@ class Forwarder:
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
+def _refuse(connection: Connection, binding: Binding) -> None:
+    """Have the request tried elsewhere, unless the instance asks for a longer pause than the policy allows.
+
+    Raises:
+        Refused.
+    """
+    wanted = next((value for name, value in connection.headers if name == b"retry-after"), b"0")
+    pause = float(wanted) if wanted.isdigit() and len(wanted) < 10 else float("inf")  # a date is far away
+    if pause <= binding.route.retry.backoff_limit:
+        raise Refused(connection.status, pause)
+
+
 class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
     __slots__ = (
-        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_loop", "_receive", "_timeout"),
-        *("_timer", "_x", "connection", "sent"),
+        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_idle", "_loop", "_receive"),
+        *("_timeout", "_timer", "_x", "connection", "sent"),
     )
 
-    def __init__(self, x: Exchange, connection: Connection, receive: Receive, timeout: float) -> None:
+    def __init__(self, x: Exchange, connection: Connection, receive: Receive, idle: float) -> None:
         self._x = x
         self.connection = connection
         self._receive = receive
-        self._timeout = timeout
+        self._idle = idle
+        self._timeout = x.timeout
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + timeout
+        self._deadline = self._loop.time() + x.timeout
         self._companion: asyncio.Task[None] | None = None
         self._asked = 0.0  # when the client was asked for the next piece, which has not come
         self._held_up = 0.0
@@ -192,7 +222,7 @@ class Delivery:
             self._expecting = 0.0
 
     def _check_idle(self) -> None:
-        now, limit = self._loop.time(), max(self._timeout, IDLE_SECONDS)
+        now, limit = self._loop.time(), self._idle
         # An instance may have to wait for the client too.
         since = max(self._expecting, self._deadline - self._timeout) if self._expecting else now
         if now < since + limit:
@@ -233,7 +263,11 @@ class Delivery:
             await connection.drain()
             self._asked = self._loop.time()
             self._deadline = self._asked + self._timeout  # each waits for the other only so long
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except Problem as problem:  # it is longer than the route takes
+                connection.abort(problem)
+                return
             self._held_up += self._stall
             self._asked = 0.0
             if message["type"] == "http.disconnect":

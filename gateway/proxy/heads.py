@@ -14,7 +14,9 @@ from typing import Final
 from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
 from gateway.proxy.auth import authorization_for_service, consumer_fields
+from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import FORWARDED, HOP_BY_HOP, Exchange, Header, nominated
+from gateway.proxy.live import Binding
 
 PSEUDONYM: Final = b"anumate"
 VIA: Final = b"1.1 " + PSEUDONYM
@@ -72,7 +74,7 @@ def _seen(peer: str, scheme: str, port: int) -> tuple[bytes, ...]:
     return tuple(line.encode() for line in lines)
 
 
-def request_head(x: Exchange, peers: Peers) -> bytes:
+def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     """The head of the request that the service gets.
 
     Raises:
@@ -83,11 +85,17 @@ def request_head(x: Exchange, peers: Peers) -> bytes:
     if connection is not None and connection.lower() not in _ORDINARY_CONNECTION:
         hop = nominated(connection)
         passed = [header for header in passed if header[0] not in hop]
+    edits = binding.request_edits
+    if edits is not None:
+        passed = edits.kept(passed)
     target = x.target.encode() + b"?" + x.query if x.query else x.target.encode()
-    lines = [b"%b %b HTTP/1.1" % (x.method.encode(), target), b"host: " + known.get(b"host", b"")]
+    lines = [b"%b %b HTTP/1.1" % (x.method.encode(), target), b"host: " + (binding.host or known.get(b"host", b""))]
     lines += [b"%b: %b" % header for header in passed]
-    if authorization := authorization_for_service(known, x.client):
+    authorization = authorization_for_service(known, x.client)
+    if authorization and not (edits is not None and b"authorization" in edits.dropped):
         lines.append(b"authorization: " + authorization)
+    if edits is not None:
+        lines += edits.lines
     if tracestate := known.get(b"tracestate"):
         lines.append(b"tracestate: " + tracestate)
     via = known.get(b"via")
@@ -113,8 +121,8 @@ def is_loop(via: bytes) -> bool:
     return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))
 
 
-def answer_head(status: int, headers: list[Header], added: list[Header]) -> list[Header]:
-    """The fields of a service's answer that the client gets, and ours."""
+def answer_head(status: int, headers: list[Header], added: list[Header], edits: Edits | None = None) -> list[Header]:
+    """The fields of a service's answer that the client gets, as the route edits them, and ours."""
     passed: list[Header] = []
     connection = None
     for header in headers:
@@ -128,6 +136,8 @@ def answer_head(status: int, headers: list[Header], added: list[Header]) -> list
     if status in (204, 304):
         # Either may name the length of a body that does not come, over which a server stumbles.
         passed = [header for header in passed if header[0] != b"content-length"]
+    if edits is not None:
+        passed = [*edits.kept(passed), *edits.fields]
     ours = {name for name, _ in added if name != b"via" and name != b"vary"}
     if any(name in ours for name, _ in passed):
         passed = [header for header in passed if header[0] not in ours]

@@ -13,10 +13,10 @@ import hashlib
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
@@ -38,12 +38,14 @@ FORGET_SECONDS: Final = 60.0
 BUCKETS: Final = 50_000
 """The most that a worker keeps: clients may name as many as they like, where a policy counts by a header."""
 TICK_SECONDS: Final = 0.25
+TOGETHER: Final = 64
+"""Buckets in one call of the script: each takes Redis some ten microseconds, in which it serves nobody else."""
 
 
 class Policy:
     """A rate-limit policy, compiled: what every bucket of it shares."""
 
-    __slots__ = ("burst", "by", "header", "name", "policy_field", "prefix", "rate", "wait_field")
+    __slots__ = ("burst", "by", "header", "name", "policy_field", "prefix", "rate", "tenant", "wait_field")
 
     def __init__(self, limit: RateLimit, *, built_in: bool = False) -> None:
         self.rate = limit.rate
@@ -51,6 +53,7 @@ class Policy:
         self.by = limit.by
         self.header = limit.by.removeprefix("header:").lower().encode() if limit.by.startswith("header:") else b""
         self.name = limit.name.encode()
+        self.tenant = limit.tenant
         # Its tenant's hash tag keeps the buckets of one request on one node of a cluster.
         # What is built in is counted under an empty name, which no tenant can give to a policy of its own.
         self.prefix = f"anumate:rl:{{{limit.tenant}}}:{'' if built_in else limit.name}:"
@@ -107,13 +110,52 @@ class Bucket:
         self.share_at = now
         self.drawing: asyncio.Task[None] | None = None
 
+    def has_token(self, now: float) -> bool:
+        """Whether one can be given out without asking."""
+        return now < self.ends and self.left > 0
+
+    def tokens(self, now: float) -> int:
+        """About how many requests it would admit now."""
+        if now < self.empty_until:
+            return 0
+        known = self.left + self.remaining + int((now - self.drawn_at) * self.policy.rate)
+        return min(known, self.policy.burst)
+
     def fields(self, now: float) -> list[tuple[bytes, bytes]]:
         """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""
         policy = self.policy
-        known = self.left + self.remaining + int((now - self.drawn_at) * policy.rate)
-        remaining = 0 if now < self.empty_until else min(known, policy.burst)
-        value = b'"%b";r=%d;t=%d' % (policy.name, remaining, policy.wait_field)
+        value = b'"%b";r=%d;t=%d' % (policy.name, self.tokens(now), policy.wait_field)
         return [(b"ratelimit", value), (b"ratelimit-policy", policy.policy_field)]
+
+
+def tightest(buckets: Sequence[Bucket], now: float) -> list[tuple[bytes, bytes]]:
+    """The fields of several buckets: every policy, and what is left of the one that will refuse first."""
+    (limit, _) = min(buckets, key=lambda bucket: bucket.tokens(now)).fields(now)
+    return [limit, (b"ratelimit-policy", b", ".join([bucket.policy.policy_field for bucket in buckets]))]
+
+
+class Call(NamedTuple):
+    """What is asked of Redis about a bucket: tokens `needed` now and `wanted` in advance, of the own lease those still
+    `held` and those `given_back`.
+    """
+
+    bucket: Bucket
+    needed: int = 0
+    wanted: int = 0
+    held: int = 0
+    given_back: int = 0
+
+
+def _need(bucket: Bucket, now: float) -> Call:
+    """What the bucket's requests need, and what the next ones are likely to."""
+    if now >= bucket.ends:
+        bucket.left = 0
+    elapsed = max(now - bucket.drawn_at, 0.001)
+    busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
+    demand = (bucket.taken + bucket.waiting) / elapsed if busy else 0.0
+    wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 2)
+    bucket.drawn_at, bucket.taken = now, 0
+    return Call(bucket, bucket.waiting, wanted, bucket.left)
 
 
 class Limiter:
@@ -134,6 +176,8 @@ class Limiter:
         self._away_until = 0.0
         self._away_since: float | None = None
         self._serial = 0
+        self._asking: dict[str, list[Bucket]] = {}  # by tenant, until the question is sent
+        self._talks: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     def bucket(self, policy: Policy, subject: str, now: float) -> Bucket:
@@ -167,6 +211,35 @@ class Limiter:
             raise _refusal(bucket, now)
         return self._wait_for_token(bucket)
 
+    def take_all(self, buckets: Sequence[Bucket], now: float) -> Awaitable[None] | None:
+        """One token of each or none, as far as is known here: None when they are taken, else what to await for them.
+
+        A bucket that Redis finds empty may have cost others a token: that errs on the side of the limits.
+
+        Raises (also the awaited):
+            Problem: rate_limited.
+        """
+        for bucket in buckets:
+            bucket.touched = now
+            if now < bucket.empty_until and not bucket.has_token(now):
+                raise _refusal(bucket, now)
+        missing = [bucket for bucket in buckets if not bucket.has_token(now)]
+        taken = [(bucket, bucket.serial) for bucket in buckets if bucket not in missing]
+        for bucket, _ in taken:
+            self.take(bucket, now)
+        return self._wait_for_tokens(missing, taken) if missing else None
+
+    async def _wait_for_tokens(self, missing: Sequence[Bucket], taken: Sequence[tuple[Bucket, int]]) -> None:
+        """Ask for all at once; what was taken is put back where one of them is refused."""
+        answers = await asyncio.gather(*(self._wait_for_token(each) for each in missing), return_exceptions=True)
+        failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        if failure is None:
+            return
+        for bucket, serial in taken:
+            if bucket.serial == serial:  # else Redis has counted the token as given out
+                bucket.left += 1
+        raise failure
+
     async def _wait_for_token(self, bucket: Bucket) -> None:
         """Among those that wait for one answer of Redis, who came first gets first."""
         while True:
@@ -193,34 +266,44 @@ class Limiter:
                 raise _refusal(bucket, now)
 
     def _draw(self, bucket: Bucket) -> asyncio.Task[None]:
-        return self._start(bucket, self._ask(bucket))
+        """Ask Redis about a bucket, with all of its tenant's that are asked about in this turn of the loop."""
+        tenant = bucket.policy.tenant
+        asking = self._asking.get(tenant)
+        if asking is None or len(asking) >= TOGETHER:
+            asking = self._asking[tenant] = []
+            self._talks[tenant] = self._start(self._ask(tenant, asking))
+        asking.append(bucket)
+        task = bucket.drawing = self._talks[tenant]
+        return task
 
-    def _start(self, bucket: Bucket, talk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Talk to Redis about a bucket: one such talk at a time, or their effects could change places."""
-        task = bucket.drawing = asyncio.get_running_loop().create_task(talk)
+    def _start(self, talk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Talk to Redis: about one bucket once at a time, or the effects of two talks could change places."""
+        task = asyncio.get_running_loop().create_task(talk)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _ask(self, bucket: Bucket) -> None:
+    async def _ask(self, tenant: str, buckets: list[Bucket]) -> None:
         """Draw what those waiting need, and in advance what the next moments are likely to."""
         await asyncio.sleep(0)  # let everybody who came in this turn of the loop be counted
+        if self._asking.get(tenant) is buckets:
+            del self._asking[tenant]
         asked = self._now()
-        if asked >= bucket.ends:
-            bucket.left = 0
-        needed, held = bucket.waiting, bucket.left
-        elapsed = max(asked - bucket.drawn_at, 0.001)
-        busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
-        demand = (bucket.taken + needed) / elapsed if busy else 0.0
-        wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 2)
-        bucket.drawn_at, bucket.taken = asked, 0
+        calls = [_need(bucket, asked) for bucket in buckets]
         try:
-            answer = await self._run(bucket, needed, wanted, held, 0)
+            answers = await self._run(calls)
         except (TimeoutError, OSError, RedisError) as error:
-            self._lost(bucket, error)
+            for bucket in buckets:
+                self._lost(bucket, error)
             return
         finally:
-            bucket.drawing = None
+            for bucket in buckets:
+                bucket.drawing = None
+        for call, answer in zip(calls, answers, strict=True):
+            self._adopt(call, answer, asked)
+
+    def _adopt(self, call: Call, answer: list[int], asked: float) -> None:
+        bucket, needed = call.bucket, call.needed
         granted, leased, counted, bucket.remaining, wait, bucket.peers = answer
         bucket.share, bucket.share_at = max(1.0, bucket.remaining / (bucket.peers + 1)), asked
         # What is granted belongs to those who wait, at once or not at all; only the rest is on lease.
@@ -238,26 +321,29 @@ class Limiter:
     async def _give_back(self, bucket: Bucket) -> None:
         unused, bucket.left = bucket.left, 0
         try:
-            await self._run(bucket, 0, 0, 0, unused)
+            await self._run([Call(bucket, given_back=unused)])
         except (TimeoutError, OSError, RedisError) as error:
             self._lost(bucket, error)
         finally:
             bucket.drawing = None
 
-    async def _run(self, bucket: Bucket, needed: int, wanted: int, held: int, given_back: int) -> list[int]:
-        policy, (text, sha) = bucket.policy, _script()
-        serial, self._serial = bucket.serial, self._serial + 1
-        bucket.serial = self._serial
-        args: tuple[Any, ...] = (self._worker, policy.rate, policy.burst, needed, wanted, held, given_back)
-        args += (serial, bucket.serial, int(LEASE_SECONDS * 1_000_000), self._store_time())
+    async def _run(self, calls: Sequence[Call]) -> list[list[int]]:
+        """One call of the script about buckets of one tenant; an answer for each."""
+        text, sha = _script()
+        args: list[Any] = [self._worker, int(LEASE_SECONDS * 1_000_000), self._store_time()]
+        for bucket, *numbers in calls:
+            serial, self._serial = bucket.serial, self._serial + 1
+            bucket.serial = self._serial
+            args += (bucket.policy.rate, bucket.policy.burst, *numbers, serial, bucket.serial)
+        keys = [call.bucket.key for call in calls]
         redis = self._redis()
         async with asyncio.timeout(ANSWER_SECONDS):
             try:
-                answer: Any = await redis.evalsha(sha, 1, bucket.key, *args)
+                answer: Any = await redis.evalsha(sha, len(keys), *keys, *args)
             except NoScriptError:
-                answer = await redis.eval(text, 1, bucket.key, *args)
+                answer = await redis.eval(text, len(keys), *keys, *args)
         self._away_since = None
-        return [int(number) for number in answer]
+        return [[int(number) for number in each] for each in answer]
 
     def _lost(self, bucket: Bucket, error: Exception) -> None:
         now = self._now()
@@ -295,7 +381,8 @@ class Limiter:
             if bucket.drawing is not None or now - bucket.touched < TICK_SECONDS:
                 continue
             if bucket.left and now < bucket.ends:
-                await self._start(bucket, self._give_back(bucket))
+                bucket.drawing = self._start(self._give_back(bucket))
+                await bucket.drawing
             elif now - bucket.touched > FORGET_SECONDS:
                 self._buckets.pop(key, None)  # may have made way for another meanwhile
 

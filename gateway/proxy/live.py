@@ -3,32 +3,106 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, TypeVar
 
 import msgspec
 
 from anumate.lib.env import Env
+from anumate_integration_service.retries import RetryBudget
+from gateway.proxy.admission import Admission, Gate
 from gateway.proxy.balancer import Balancer, Share, check_targets
+from gateway.proxy.canary import Choice
+from gateway.proxy.cors import Cors, of_route
+from gateway.proxy.edits import edits_of
+from gateway.proxy.exchange import NO_STATUSES
 from gateway.proxy.guard import Guard
 from gateway.proxy.limiter import Policy
+from gateway.proxy.mirror import Reflection
+from gateway.proxy.policies import AccessLog
 from gateway.proxy.router import Router
-from gateway.proxy.table import RateLimit, Route, RoutingTable, decode
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode
 
 logger = logging.getLogger("anumate.gateway")
 
 INVOKE: Final = "gateway:invoke"
+BUDGET_SECONDS: Final = 10.0
+_SILENT: Final = AccessLog()
+_Item = TypeVar("_Item")
 
 
 class Binding:
-    """A route with everything that a request on it needs, so that no step has to look anything up."""
+    """A route with everything that a request on it needs, so that no step has to look anything up.
 
-    __slots__ = ("policy", "route", "scopes", "shares")
+    What is None or empty is not asked for by the route, and costs its requests nothing.
+    """
 
-    def __init__(self, route: Route, policy: Policy | None, shares: tuple[Share, ...]) -> None:
+    __slots__ = (
+        "access_log",
+        "answer_edits",
+        "body_bytes",
+        "budget",
+        "choices",
+        "cors",
+        "gate",
+        "host",
+        "keeps",
+        "mirror",
+        "policies",
+        "repeatable",
+        "request_edits",
+        "retry_on",
+        "route",
+        "scopes",
+        "shares",
+        "unwanted",
+    )
+
+    def __init__(self, route: Route, balancer: Balancer, cors: Cors) -> None:
         self.route = route
-        self.policy = policy
-        self.shares = shares
         self.scopes = tuple(dict.fromkeys((INVOKE, *route.scopes)))
+        self.shares = balancer.shares(route.tenant, [target for target in route.targets if not _is_choice(target)])
+        self.choices = tuple(_choices(route, balancer))
+        self.policies: tuple[Policy, ...] = ()
+        self.request_edits = edits_of(route.request_headers)
+        self.answer_edits = edits_of(route.response_headers)
+        self.host = route.rewrite.host.encode()
+        self.cors = of_route(route) or cors
+        self.body_bytes = route.limits.body_bytes
+        self.gate: Gate | None = None
+        self.access_log = None if route.access_log == _SILENT else route.access_log
+        self.mirror = _reflection(route, balancer)
+        retry = route.retry
+        self.repeatable = _set(retry.methods)
+        self.retry_on = _set(retry.on)
+        self.keeps = retry.body_bytes if route.retries else 0
+        self.unwanted = _set(retry.statuses) if route.retries and "status" in retry.on else NO_STATUSES
+        self.budget: RetryBudget | None = None
+
+
+@lru_cache(maxsize=1024)
+def _set(items: tuple[_Item, ...]) -> frozenset[_Item]:
+    """One for all routes that say the same."""
+    return frozenset(items)
+
+
+def _is_choice(target: Target) -> bool:
+    return target.header is not None or target.cookie is not None
+
+
+def _choices(route: Route, balancer: Balancer) -> Iterator[Choice]:
+    for target in route.targets:
+        if _is_choice(target):
+            yield Choice(target, balancer.shares(route.tenant, [target])[0])
+
+
+def _reflection(route: Route, balancer: Balancer) -> Reflection | None:
+    mirror = route.mirror
+    if not mirror.service or not mirror.sample:
+        return None
+    share: Share = balancer.shares(route.tenant, [Target(mirror.service)])[0]
+    return Reflection(share, mirror.sample, mirror.body_bytes)
 
 
 class Compiled:
@@ -57,13 +131,16 @@ class Here:
 
 
 class Live:
-    """Holds `current`. Breakers, counts and connections belong to services and instances, and outlive every swap."""
+    """Holds `current`. What is counted (breakers, budgets, who is inside) outlives every swap, as connections do."""
 
-    def __init__(self, env: Env, balancer: Balancer, guard: Guard) -> None:
+    def __init__(self, env: Env, balancer: Balancer, guard: Guard, admission: Admission, cors: Cors) -> None:
         self._balancer = balancer
         self._guard = guard
+        self._admission = admission
+        self._cors = cors
         self._default_limit = env.default_rate_limit
         self._default_policies: dict[str, Policy] = {}
+        self._budgets: dict[int, tuple[tuple[float, float], RetryBudget]] = {}
         self.loaded = False
         self.current = Here(0, Router(RoutingTable()), {})
 
@@ -71,30 +148,45 @@ class Live:
         table = compiled.table
         self._balancer.adopt(table)
         self._guard.adopt(table)
-        bindings = {
-            route.id: Binding(route, self._policy(route, compiled), self._balancer.shares(route.tenant, route.targets))
-            for route in table.routes
-        }
+        self._admission.adopt(table)
+        bindings = {route.id: self._bind(route, compiled) for route in table.routes}
+        self._budgets = {id: budget for id, budget in self._budgets.items() if id in bindings}
         self.current = Here(table.revision, compiled.router, bindings)
         self.loaded = True
         for _, sentence in compiled.skipped:
             logger.warning(sentence)
         logger.info("serving revision %d with %d routes", table.revision, len(bindings))
 
-    def _policy(self, route: Route, compiled: Compiled) -> Policy | None:
-        if route.rate_limits:
-            return compiled.policies.get((route.tenant, route.rate_limits[0])) or self._default(route.tenant)
-        return self._default(route.tenant)
+    def _bind(self, route: Route, compiled: Compiled) -> Binding:
+        binding = Binding(route, self._balancer, self._cors)
+        binding.policies = self._policies(route, compiled)
+        binding.gate = self._admission.route(route.id)
+        binding.budget = self._budget(route) if route.retries else None
+        return binding
 
-    def _default(self, tenant: str) -> Policy | None:
+    def _policies(self, route: Route, compiled: Compiled) -> tuple[Policy, ...]:
+        named = (compiled.policies.get((route.tenant, name)) for name in route.rate_limits)
+        return tuple(policy for policy in named if policy) or self._default(route.tenant)
+
+    def _default(self, tenant: str) -> tuple[Policy, ...]:
         rate = self._default_limit
         if not rate:
-            return None
+            return ()
         if tenant not in self._default_policies:
             limit = RateLimit(tenant, "default", rate, rate, "key")
             self._default_policies[tenant] = Policy(limit, built_in=True)
-        return self._default_policies[tenant]
+        return (self._default_policies[tenant],)
+
+    def _budget(self, route: Route) -> RetryBudget:
+        terms = (route.retry.budget, route.retry.budget_minimum)
+        known = self._budgets.get(route.id)
+        if known is None or known[0] != terms:
+            share, minimum = terms
+            known = self._budgets[route.id] = terms, RetryBudget(share, int(minimum * BUDGET_SECONDS), BUDGET_SECONDS)
+        return known[1]
 
 
 def _defect(route: Route) -> str:
-    return check_targets(route.targets) if route.targets else "It has no target."
+    if route.targets:
+        return check_targets(route.targets)
+    return "" if route.redirect.status else "It has no target."

@@ -10,14 +10,13 @@ the lowest rank whose other conditions hold.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-import re2
-
 from anumate.lib.problem import Problem
+from gateway.proxy.paths import compile_pattern, read_path
+from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.table import Route, RoutingTable
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -39,83 +38,6 @@ _PRECEDENCE: Final = (
 )
 
 
-_LINEAR: Final = re2.Options()
-_LINEAR.log_errors = False  # the error is raised, too
-_LINEAR.max_mem = 1 << 20
-
-
-class BadPattern(ValueError):
-    """A path is no regular expression."""
-
-
-def compile_pattern(path: str) -> Any:
-    """A regular expression whose matching takes time linear in the path (RE2's): no tenant's route stalls the others.
-
-    Raises:
-        BadPattern: it is none, or one that RE2 does not take (back-references, look-around).
-    """
-    try:
-        return re2.compile(path, options=_LINEAR)
-    except re2.error as error:
-        reason = error.args[0] if error.args else "it is not understood"
-        raise BadPattern(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
-
-
-class RequestPath(NamedTuple):
-    """`matched` is the normal form; `forwarded` the path as it came, or the normal form where it had dot segments."""
-
-    matched: str
-    forwarded: str
-
-
-# Anything but plain visible ASCII, and what only a closer look can judge: escapes, backslashes and dot segments.
-_SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
-_REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-
-
-def read_path(raw: bytes) -> RequestPath:
-    """The path of a request target, fit for matching.
-
-    Escaped slashes, backslashes and NULs are refused: servers disagree on what they mean, and a rule that one of them
-    reads differently is a rule that can be walked around.
-    """
-    if raw[:1] != b"/":
-        raise Problem("malformed_request", "The request target has no path that starts with a slash.")
-    if _SUSPECT(raw) is None:
-        path = raw.decode("ascii")
-        return RequestPath(path, path)
-    if _REFUSED(raw):
-        raise Problem(
-            "malformed_request", "The path holds a control character, a backslash, %2F, %5C, %00 or a broken escape."
-        )
-    path = raw.decode("ascii")
-    decoded = _ESCAPE.sub(_unescape, path)
-    if _REFUSED(decoded.encode("ascii")):
-        raise Problem("malformed_request", "The path hides dot segments.")
-    plain = _without_dot_segments(decoded)
-    return RequestPath(plain, path if plain == decoded else plain)
-
-
-def _unescape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[1], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
-
-
-def _without_dot_segments(path: str) -> str:
-    kept: list[str] = []
-    segments = path.split("/")[1:]
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    if segments[-1] in {".", ".."}:
-        kept.append("")
-    return "/" + "/".join(kept)
-
-
 class Rule:
     """A route on one of its hosts, compiled."""
 
@@ -129,6 +51,7 @@ class Rule:
         "prefix",
         "query",
         "rank",
+        "rewriting",
         "route",
         "segments",
     )
@@ -145,6 +68,7 @@ class Rule:
         path = route.path if self.pattern else read_path(route.path.encode()).matched
         self.prefix = path.rstrip("/") if route.path_type == "prefix" else path
         self.segments = self.prefix.split("/")[1:]
+        self.rewriting = Rewriting(route, self.prefix)
         wildcard = host.startswith("*.")
         self.key = (
             -route.priority,
@@ -164,19 +88,6 @@ class Rule:
 
     def conditions_hold(self, headers: Headers, query: bytes) -> bool:
         return not (self.headers and _unmet_header(self, headers)) and not (self.query and _unmet_query(self, query))
-
-    def upstream_path(self, path: RequestPath) -> str:
-        """The path that the service sees: as it came, less the route's prefix."""
-        route, forwarded = self.route, path.forwarded
-        if not route.strip_prefix or route.path_type == "regex":
-            return forwarded
-        if route.path_type == "exact":
-            return "/"
-        if forwarded.startswith(self.prefix):
-            return forwarded[len(self.prefix) :] or "/"
-        # Spelled with needless escapes. Segments of the two forms correspond, for escaped slashes are refused.
-        rest = forwarded.split("/", len(self.segments) + 1)
-        return "/" + rest[-1] if len(rest) == len(self.segments) + 2 else "/"
 
 
 def _first_wins(pairs: Iterable[tuple[_Text, _Text]]) -> dict[_Text, _Text]:

@@ -13,6 +13,7 @@ from typing import Final
 
 import httptools
 
+from gateway.proxy.policies import RetryOn
 from registry.live.addresses import resolve
 
 HEAD_LIMIT: Final = 64 * 1024
@@ -33,24 +34,41 @@ class ClientGone(Exception):
 
 
 class UpstreamError(Exception):
-    """What an instance did wrong. `unsent` says that the request cannot have reached it."""
+    """What an instance did wrong. `unsent` says that the request cannot have reached it; `reason` is what retry
+    policies call it.
+    """
 
     code = "upstream_closed"
+    reason: RetryOn = "closed"
     unsent = False
     instance = ""
 
 
 class ConnectFailed(UpstreamError):
     code = "upstream_connect_failed"
+    reason = "connect"
     unsent = True
 
 
 class TimedOut(UpstreamError):
     code = "upstream_timeout"
+    reason: RetryOn = "timeout"
 
 
 class ConnectTimedOut(TimedOut):
+    reason = "connect"
     unsent = True
+
+
+class Refused(UpstreamError):
+    """It answered with a status that the route's policy would rather try elsewhere."""
+
+    code = "no_healthy_instance"
+    reason = "status"
+
+    def __init__(self, status: int, retry_after: float) -> None:
+        super().__init__(f"It answered with status {status}.")
+        self.retry_after = retry_after
 
 
 class Malformed(UpstreamError):

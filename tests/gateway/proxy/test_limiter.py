@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 from anumate.lib.clock import ManualClock
 from anumate.lib.problem import Problem
 from anumate.lib.redis import connect_async
-from gateway.proxy.limiter import FORGET_SECONDS, LEASE_SECONDS, Bucket, Limiter, Policy
+from gateway.proxy.limiter import FORGET_SECONDS, LEASE_SECONDS, Bucket, Call, Limiter, Policy
 from gateway.proxy.table import RateLimit
 from tests.gateway.proxy.conftest import World, a_route
 
@@ -116,7 +116,7 @@ async def test_the_bucket_does_not_refill_what_was_out_on_a_lease(async_store: a
     clock = ManualClock()
     one, two = (Worker(name, async_store, clock, a_policy(rate=100, burst=100)) for name in "ab")
     bucket = one.bucket
-    assert (await one.limiter._run(bucket, 0, 40, 0, 0))[:2] == [0, 40]
+    assert (await one.limiter._run([Call(bucket, wanted=40)]))[0][:2] == [0, 40]
     clock.advance(LEASE_SECONDS * 0.99)  # where all forty may still be given out
     clock.advance(LEASE_SECONDS * 0.02)
     assert 60 <= [await two.admits() for _ in range(200)].count(True) <= 62
@@ -166,7 +166,7 @@ async def test_a_lost_answer_costs_tokens_but_never_admits_too_many(async_store:
     worker = Worker("w", async_store, clock, a_policy(rate=0.001, burst=10))
     assert await worker.admits()
     bucket = worker.bucket
-    await worker.limiter._run(bucket, 0, 4, bucket.left, 0)  # drawn, and never heard of
+    await worker.limiter._run([Call(bucket, wanted=4, held=bucket.left)])  # drawn, and never heard of
     bucket.left = 0
     other = Worker("o", async_store, clock, a_policy(rate=0.001, burst=10))
     admitted = 1 + sum([await worker.admits() for _ in range(20)]) + sum([await other.admits() for _ in range(20)])

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anumate.lib.problem import Problem
+from gateway.proxy.paths import read_path
 from gateway.proxy.policies import Pair
-from gateway.proxy.router import Router, read_path
+from gateway.proxy.router import Router
 from gateway.proxy.table import Route, RoutingTable, Target
 
 
@@ -190,12 +191,12 @@ def test_reading_a_path_refuses_or_answers_a_normal_form(raw: bytes) -> None:
 def test_the_service_sees_the_path_without_the_prefix(path_type: str, prefix: str, raw: bytes, seen: str) -> None:
     path = read_path(raw)
     rule = router(route("r", prefix, path_type=path_type)).match("default", "h", "GET", path.matched)
-    assert rule.upstream_path(path) == seen
+    assert rule.rewriting.path(path) == seen
 
 
 def test_the_service_sees_the_whole_path_where_the_route_says_so() -> None:
     rule = router(route("r", "/orders", strip_prefix=False)).match("default", "h", "GET", "/orders/7")
-    assert rule.upstream_path(read_path(b"/orders/7")) == "/orders/7"
+    assert rule.rewriting.path(read_path(b"/orders/7")) == "/orders/7"
 
 
 def test_it_explains_every_route_in_order_of_precedence() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import forwarder
+from gateway.proxy.policies import Timeouts
 from gateway.proxy.table import Upstream
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
@@ -162,9 +163,8 @@ async def test_a_body_is_forwarded_as_it_comes_and_the_answer_too(
 
 
 @pytest.fixture
-def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarder, "IDLE_SECONDS", 0.3)
-    world.publish(a_route(timeout_seconds=0.2))
+def impatient(world: World) -> None:
+    world.publish(a_route(timeout_seconds=0.2, timeouts=Timeouts(idle=0.3)))
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])

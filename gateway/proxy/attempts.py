@@ -1,0 +1,173 @@
+"""A request's tries: pick an instance, ask its breaker, forward; again on another one, but only where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+
+from anumate.lib.clock import Clock
+from anumate.lib.problem import Problem
+from anumate_integration_service.balancing import Random
+from anumate_integration_service.breaker import Outcome
+from anumate_integration_service.pacing import full_jitter
+from gateway.proxy.admission import Admission
+from gateway.proxy.balancer import Balancer, Endpoint, Share, name_of
+from gateway.proxy.bodies import Kept, bounded, first_piece
+from gateway.proxy.canary import chosen
+from gateway.proxy.exchange import NO_STATUSES, Exchange
+from gateway.proxy.forwarder import Forwarder, Receive, Send
+from gateway.proxy.guard import Guard, Pass
+from gateway.proxy.heads import Peers, request_head
+from gateway.proxy.live import Binding
+from gateway.proxy.mirror import Mirrors
+from gateway.proxy.upstream import ClientGone, Refused, TimedOut, UpstreamError
+
+
+class Attempts:
+    def __init__(
+        self,
+        balancer: Balancer,
+        guard: Guard,
+        admission: Admission,
+        forwarder: Forwarder,
+        peers: Peers,
+        monotonic: Clock,
+        rng: Random,
+    ) -> None:
+        self._balancer = balancer
+        self._guard = guard
+        self._admission = admission
+        self._forwarder = forwarder
+        self._peers = peers
+        self._now = monotonic
+        self._random = rng
+        self._mirrors = Mirrors(balancer, monotonic, rng)
+
+    async def send(self, binding: Binding, x: Exchange, receive: Receive, send: Send) -> None:
+        """Have the request answered by an instance, within the route's total time.
+
+        Raises:
+            UpstreamError: none answered as it should. Problem. ClientGone.
+        """
+        if not (total := binding.route.timeouts.total):
+            await self._send(binding, x, receive, send)
+            return
+        try:
+            async with asyncio.timeout(total) as within:
+                await self._send(binding, x, receive, send)
+        except TimeoutError:
+            if not within.expired():
+                raise
+            late = TimedOut(f"The request as a whole took over {total:g} s.")
+            late.instance = x.instance
+            raise late from None
+
+    async def _send(self, binding: Binding, x: Exchange, receive: Receive, send: Send) -> None:
+        head = request_head(binding, x, self._peers)
+        if x.has_body:
+            receive = await self._read_ahead(binding, x, receive)
+        if binding.mirror is not None:
+            self._mirrors.copy(binding.mirror, x, head)
+        shares = chosen(binding.choices, binding.shares, x.scope["headers"]) if binding.choices else binding.shares
+        await self._try(binding, x, head, shares, receive, send)
+
+    async def _read_ahead(self, binding: Binding, x: Exchange, receive: Receive) -> Receive:
+        """Wait for the body's first piece: a client that sends none must not hold an instance."""
+        if binding.body_bytes:
+            receive = bounded(receive, binding.body_bytes, x)
+        first = x.first_body = await first_piece(receive, x.timeout)
+        if first["type"] == "http.disconnect":
+            raise ClientGone
+        if first.get("more_body") and binding.keeps and x.method in binding.repeatable:
+            x.kept = Kept(receive, binding.keeps - len(first.get("body", b"")))
+            return x.kept.receive
+        return receive
+
+    async def _try(
+        self, binding: Binding, x: Exchange, head: bytes, shares: tuple[Share, ...], receive: Receive, send: Send
+    ) -> None:
+        key = x.client.id if x.client and x.client.id else self._peers.client_address(x)
+        tried: list[str] = []
+        failure: UpstreamError | None = None
+        permit: Pass | None = None
+        budget = binding.budget
+        if budget is not None:
+            budget.deposit(x.started)
+        try:
+            while True:
+                now = self._now()
+                endpoint = self._balancer.pick(shares, now, key, tried)
+                if endpoint is None:
+                    raise failure or _nobody(binding)
+                x.service, x.instance = endpoint.service, name_of(endpoint)
+                permit = self._guard.enter(x.tenant, endpoint.service, now, permit)
+                left = len(tried) < binding.route.retries
+                x.unwanted = binding.unwanted
+                if x.unwanted and not (left and self._may_repeat(x, binding, now) and _others(shares, tried)):
+                    x.unwanted = NO_STATUSES
+                try:
+                    await self._forward(binding, x, head, endpoint, permit, receive, send)
+                    return
+                except UpstreamError as error:
+                    error.instance = x.instance
+                    if not left or not self._may_retry(error, x, binding):
+                        raise
+                    failure = error
+                await self._pause(binding, len(tried), failure)
+                tried.append(failure.instance)
+                if x.kept is not None:
+                    x.kept.rewind()
+        except UpstreamError:
+            if permit is not None:
+                permit.vote(Outcome.FAILURE, self._now())
+            raise
+        finally:
+            if permit is not None:
+                permit.vote(Outcome.CANCELLED, self._now())  # unless it has voted
+
+    async def _forward(
+        self,
+        binding: Binding,
+        x: Exchange,
+        head: bytes,
+        endpoint: Endpoint,
+        permit: Pass,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        gate = self._admission.service(x.tenant, endpoint.service)
+        if gate is None:
+            await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
+            return
+        with gate:
+            await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
+
+    def _may_repeat(self, x: Exchange, binding: Binding, now: float) -> bool:
+        """Whether one more try of what an instance has seen is likely to be allowed."""
+        return x.method in binding.repeatable and (binding.budget is None or binding.budget.left(now) >= 1)
+
+    def _may_retry(self, error: UpstreamError, x: Exchange, binding: Binding) -> bool:
+        """RFC 9110 §9.2.2: only what had no effect yet, or may have it twice; and only as the route's policy says."""
+        if x.started_answer or error.reason not in binding.retry_on:
+            return False
+        if not x.has_its_body or not (error.unsent or x.method in binding.repeatable):
+            return False
+        return binding.budget is None or binding.budget.withdraw(self._now())
+
+    async def _pause(self, binding: Binding, failures: int, failure: UpstreamError) -> None:
+        retry = binding.route.retry
+        pause = full_jitter(failures, self._random(), retry.backoff, retry.backoff_limit)
+        if isinstance(failure, Refused):
+            pause = max(pause, failure.retry_after)
+        if pause:
+            await asyncio.sleep(pause)
+
+
+def _others(shares: tuple[Share, ...], tried: list[str]) -> bool:
+    """Whether there is an instance besides those tried and the one that is tried now."""
+    return sum(len(group.endpoints) for group, _ in shares) > len(tried) + 1
+
+
+def _nobody(binding: Binding) -> Problem:
+    services = ", ".join(dict.fromkeys(target.service for target in binding.route.targets))
+    detail = f"No instance of {services} is live, enabled and not unhealthy."
+    return Problem("no_healthy_instance", detail, headers={"Retry-After": "1"})

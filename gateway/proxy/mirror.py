@@ -1,0 +1,71 @@
+"""Copies of requests for another service, to try it on real traffic. Nobody waits for their answers or sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from anumate.lib.clock import Clock
+from anumate_integration_service.balancing import Random
+from gateway.proxy.balancer import Balancer, Endpoint, Share
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.upstream import UpstreamError
+
+logger = logging.getLogger("anumate.gateway")
+
+MOST: Final = 100
+"""Copies under way in one worker; beyond that, none is made: the mirror must not cost what it mirrors."""
+SECONDS: Final = 10.0
+
+
+class Reflection:
+    """A route's mirror, bound: where copies go, and of how many and how large requests."""
+
+    __slots__ = ("body_bytes", "sample", "shares")
+
+    def __init__(self, share: Share, sample: float, body_bytes: int) -> None:
+        self.shares = (share,)
+        self.sample = sample
+        self.body_bytes = body_bytes
+
+
+class Mirrors:
+    def __init__(self, balancer: Balancer, monotonic: Clock, rng: Random) -> None:
+        self._balancer = balancer
+        self._now = monotonic
+        self._random = rng
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def copy(self, mirror: Reflection, x: Exchange, head: bytes) -> None:
+        """Send a copy, if chance wants one and the whole body is at hand."""
+        if self._random() >= mirror.sample or len(self._under_way) >= MOST:
+            return
+        body = b""
+        if x.first_body is not None:
+            body = x.first_body.get("body", b"")
+            if x.first_body.get("more_body") or len(body) > mirror.body_bytes:
+                return
+        if x.has_body and x.content_length is None:
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        endpoint = self._balancer.pick(mirror.shares, self._now(), x.request_id.decode())
+        if endpoint is None:
+            return
+        task = asyncio.get_running_loop().create_task(_send(endpoint, head + body, bodiless=x.method == "HEAD"))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+
+async def _send(endpoint: Endpoint, request: bytes, *, bodiless: bool) -> None:
+    with contextlib.suppress(UpstreamError, TimeoutError):
+        async with asyncio.timeout(SECONDS):
+            connection = endpoint.pool.take() or await endpoint.pool.connect(SECONDS)
+            try:
+                connection.begin(request, bodiless_answer=bodiless)
+                await connection.head()
+                while not connection.complete:
+                    await connection.read()
+                connection.take_body()
+            finally:
+                connection.release()

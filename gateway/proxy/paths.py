@@ -1,0 +1,86 @@
+"""A request's path in the form that rules are matched against, and the regular expressions that may match it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+import re2
+
+from anumate.lib.problem import Problem
+
+_LINEAR: Final = re2.Options()
+_LINEAR.log_errors = False  # the error is raised, too
+_LINEAR.max_mem = 1 << 20
+
+
+class BadPattern(ValueError):
+    """A path is no regular expression."""
+
+
+def compile_pattern(path: str) -> Any:
+    """A regular expression whose matching takes time linear in the path (RE2's): no tenant's route stalls the others.
+
+    Raises:
+        BadPattern: it is none, or one that RE2 does not take (back-references, look-around).
+    """
+    try:
+        return re2.compile(path, options=_LINEAR)
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it is not understood"
+        raise BadPattern(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
+
+
+class RequestPath(NamedTuple):
+    """`matched` is the normal form; `forwarded` the path as it came, or the normal form where it had dot segments."""
+
+    matched: str
+    forwarded: str
+
+
+# Anything but plain visible ASCII, and what only a closer look can judge: escapes, backslashes and dot segments.
+_SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
+_REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def read_path(raw: bytes) -> RequestPath:
+    """The path of a request target, fit for matching.
+
+    Escaped slashes, backslashes and NULs are refused: servers disagree on what they mean, and a rule that one of them
+    reads differently is a rule that can be walked around.
+    """
+    if raw[:1] != b"/":
+        raise Problem("malformed_request", "The request target has no path that starts with a slash.")
+    if _SUSPECT(raw) is None:
+        path = raw.decode("ascii")
+        return RequestPath(path, path)
+    if _REFUSED(raw):
+        raise Problem(
+            "malformed_request", "The path holds a control character, a backslash, %2F, %5C, %00 or a broken escape."
+        )
+    path = raw.decode("ascii")
+    decoded = _ESCAPE.sub(_unescape, path)
+    if _REFUSED(decoded.encode("ascii")):
+        raise Problem("malformed_request", "The path hides dot segments.")
+    plain = _without_dot_segments(decoded)
+    return RequestPath(plain, path if plain == decoded else plain)
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def _without_dot_segments(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in {".", ".."}:
+        kept.append("")
+    return "/" + "/".join(kept)

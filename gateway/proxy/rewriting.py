@@ -1,0 +1,131 @@
+"""Where a request goes on to: the path that a service sees, and the address of a redirect.
+
+A prefix is replaced as the Gateway API's ReplacePrefixMatch says: `/v1` for `/api` makes `/v1/orders` of `/api/orders`,
+and `/` makes `/orders` of it. What is not replaced stays as the client spelled it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gateway.proxy.paths import RequestPath, compile_pattern
+from gateway.proxy.policies import Redirect
+from gateway.proxy.table import Route
+
+
+class Rewriting:
+    """What becomes of the paths that one rule takes.
+
+    Raises:
+        ValueError: a pattern or the groups it is replaced with are not understood.
+    """
+
+    __slots__ = ("_prefix", "_route", "_segments", "path", "redirected")
+
+    def __init__(self, route: Route, prefix: str) -> None:
+        self._route = route
+        self._prefix = prefix
+        self._segments = prefix.count("/")
+        self.path: Callable[[RequestPath], str] = self._service_path()
+        """The path that the service sees."""
+        redirect = route.redirect
+        self.redirected: Callable[[RequestPath], str] = self._replacing(redirect.path) if redirect.path else _as_it_came
+        """The path of a redirect's address."""
+
+    def rest(self, path: RequestPath) -> str:
+        """What follows a route's prefix: nothing, or more segments with the slash before them."""
+        forwarded, prefix = path.forwarded, self._prefix
+        if forwarded.startswith(prefix):
+            return forwarded[len(prefix) :]
+        # Spelled with needless escapes. Segments of the two forms correspond, for escaped slashes are refused.
+        parts = forwarded.split("/", self._segments + 1)
+        return "/" + parts[-1] if len(parts) == self._segments + 2 else ""
+
+    def _service_path(self) -> Callable[[RequestPath], str]:
+        route, rewrite = self._route, self._route.rewrite
+        if rewrite.pattern:
+            return _substituting(rewrite.pattern, rewrite.path)
+        if rewrite.path:
+            return self._replacing(rewrite.path)
+        if not route.strip_prefix or route.path_type == "regex":
+            return _as_it_came
+        if route.path_type == "exact":
+            return _root
+        return self._stripped
+
+    def _stripped(self, path: RequestPath) -> str:
+        return self.rest(path) or "/"
+
+    def _replacing(self, new: str) -> Callable[[RequestPath], str]:
+        route = self._route
+        if route.path_type == "regex":
+            return _expanding(route.path, new)
+        if route.path_type == "exact":
+            return lambda path: new
+        start = new.rstrip("/")
+        return lambda path: _one_path(start + self.rest(path))
+
+
+def location(redirect: Redirect, path: str, query: bytes, *, scheme: str, authority: str, host: str) -> bytes:
+    """The address that a redirect sends its client to; the query goes with it.
+
+    `authority` is the request's host with its port, `host` without: another scheme has its own port (Gateway API,
+    HTTPRequestRedirectFilter).
+    """
+    where = redirect.host or (host if redirect.scheme and redirect.scheme != scheme else authority)
+    address = f"{redirect.scheme or scheme}://{where}{path}".encode()
+    return address + b"?" + query if query else address
+
+
+def _as_it_came(path: RequestPath) -> str:
+    return path.forwarded
+
+
+def _root(_: RequestPath) -> str:
+    return "/"
+
+
+def _one_path(path: str) -> str:
+    """With one slash in front: with two it would name a host (RFC 3986 §4.2), with none it would be no path."""
+    return "/" + path.lstrip("/")
+
+
+def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
+    compiled = _checked(pattern, new)
+
+    def path(path: RequestPath) -> str:
+        match = compiled.fullmatch(path.forwarded) or compiled.fullmatch(path.matched)
+        return _one_path(match.expand(new)) if match else path.forwarded
+
+    return path
+
+
+def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
+    compiled = _checked(pattern, new)
+    return lambda path: _one_path(compiled.sub(new, path.forwarded, 1))
+
+
+_GROUP = re.compile(r"\\(g<([^>]*)>|[0-9]+|.?)")
+
+
+def check_groups(pattern: str, new: str) -> None:
+    """Whether every group that the replacement names is one of the pattern's.
+
+    Raises:
+        BadPattern, ValueError: the pattern or a group is not understood.
+    """
+    _checked(pattern, new)
+
+
+def _checked(pattern: str, new: str) -> Any:
+    compiled = compile_pattern(pattern)
+    for escape in _GROUP.finditer(new):
+        name = escape[2] if escape[2] is not None else escape[1]
+        if name == "\\":
+            continue
+        known = int(name) <= compiled.groups if name.isdigit() else name in compiled.groupindex and escape[2]
+        if not known:
+            raise ValueError(f"{escape[0]} names no group of the pattern.")
+    return compiled
