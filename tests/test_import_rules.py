@@ -23,17 +23,28 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "registry": ("registry", "anumate.lib"),
     "registry.live": ("registry.live", "registry.names", "anumate.lib"),
     "health": ("health", "registry", "anumate.lib"),
-    "gateway": ("gateway", "registry", "anumate.lib"),
+    "gateway": ("gateway", "registry", "anumate_integration_service.breaker", "anumate.lib"),
     "gateway.proxy": (
         "gateway.proxy",
         "registry.live",
         "anumate_integration_service.balancing",
         "anumate_integration_service.breaker",
+        "anumate_integration_service.pacing",
+        "anumate_integration_service.retries",
         "anumate.lib",
     ),
 }
-# What the control side may know of the data plane: the table's shape, the one matcher, what workers report.
-CONTROL_SEES = ("gateway.proxy.table", "gateway.proxy.router", "gateway.proxy.reports")
+# What the control side may know of the data plane: the table's shape, the one matcher and what it reads, what workers
+# report.
+CONTROL_SEES = (
+    "gateway.proxy.fields",
+    "gateway.proxy.paths",
+    "gateway.proxy.policies",
+    "gateway.proxy.reports",
+    "gateway.proxy.rewriting",
+    "gateway.proxy.router",
+    "gateway.proxy.table",
+)
 # What a Django project puts into its INSTALLED_APPS; nothing of ours imports it.
 FOR_DJANGO = "anumate_integration_service.integrations.django"
 DJANGO_FREE = ("anumate.lib", "anumate_integration_service", "registry.live", "gateway.proxy")

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 
 from gateway.control.rules import TOKEN, check_header, check_method, check_path
 from gateway.proxy import policies
-from gateway.proxy.exchange import HANDLED
+from gateway.proxy.fields import HANDLED
 from gateway.proxy.rewriting import check_groups
 from registry.live.addresses import refusal
 from registry.services.catalogue import check_service_name

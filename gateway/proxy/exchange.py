@@ -9,6 +9,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
+from gateway.proxy.fields import HANDLED, OURS
 from gateway.proxy.paths import RequestPath, read_path
 
 if TYPE_CHECKING:
@@ -21,26 +22,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 Scope = dict[str, Any]
 
-HOP_BY_HOP: Final = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"),
-        *(b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings"),
-    }
-)
-FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port")
-# What the gateway itself reads, writes or hides; everything else is passed on as it came. `proxy` would become
-# HTTP_PROXY in a CGI service.
-HANDLED: Final = frozenset(
-    {
-        *HOP_BY_HOP,
-        *FORWARDED,
-        *(b"host", b"content-length", b"expect", b"via", b"x-request-id", b"x-api-key", b"authorization"),
-        *(b"forwarded", b"x-real-ip", b"proxy", b"traceparent", b"tracestate"),
-    }
-)
 NO_STATUSES: Final[frozenset[int]] = frozenset()
-# Names by which the gateway speaks to services; nobody else may.
-OURS: Final = (b"x-consumer-", b"x-forwarded-")
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]{0,5})?").fullmatch
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch

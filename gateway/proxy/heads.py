@@ -15,7 +15,8 @@ from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
 from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
-from gateway.proxy.exchange import FORWARDED, HOP_BY_HOP, Exchange, Header, nominated
+from gateway.proxy.exchange import Exchange, Header, nominated
+from gateway.proxy.fields import FORWARDED, HOP_BY_HOP
 from gateway.proxy.live import Binding
 
 PSEUDONYM: Final = b"anumate"

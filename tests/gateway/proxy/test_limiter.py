@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
@@ -320,3 +321,106 @@ async def test_a_tenants_policy_named_default_leaves_the_built_in_limit_alone(wo
 
 def test_a_policy_field_names_the_window_in_which_the_burst_grows_back() -> None:
     assert a_policy(rate=3, burst=10).policy_field == b'"gold";q=10;w=%d' % math.ceil(10 / 3)
+
+
+class Several:
+    """A worker that asks several buckets at once."""
+
+    def __init__(self, client: aioredis.Redis, clock: ManualClock, *policies: Policy) -> None:
+        self.clock = clock
+        self.limiter = Limiter(lambda: client, "w", clock, lambda: f"{clock() * 1_000_000:.0f}")
+        self.buckets = [self.limiter.bucket(policy, "k1", clock()) for policy in policies]
+
+    async def admits(self) -> bool:
+        try:
+            if (token := self.limiter.take_all(self.buckets, self.clock())) is not None:
+                await token
+        except Problem as problem:
+            return problem.status != 429
+        return True
+
+    async def second(self) -> None:
+        """What is not used goes back meanwhile."""
+        self.clock.advance(0.5)
+        await self.limiter.tidy()
+        self.clock.advance(0.5)
+
+
+def named(name: str, rate: float, burst: int) -> Policy:
+    return Policy(RateLimit("default", name, rate, burst, "key"))
+
+
+async def test_several_policies_admit_what_all_of_them_admit(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Several(async_store, clock, named("minute", 1.0, 30), named("second", 10.0, 10))
+    assert [await worker.admits() for _ in range(20)].count(True) == 10
+    await worker.second()
+    assert [await worker.admits() for _ in range(20)].count(True) == 10
+    await worker.second()
+    # What is left of 30 and two seconds' gain, less what refusals in flight may have cost.
+    assert 8 <= [await worker.admits() for _ in range(20)].count(True) <= 10
+
+
+async def test_several_buckets_are_asked_in_one_call(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    worker = Several(async_store, clock, *(named(f"p{number}", 10.0, 10) for number in range(3)))
+    calls: list[int] = []
+    run = worker.limiter._run
+
+    async def counted(asked: Any) -> Any:
+        calls.append(len(asked))
+        return await run(asked)
+
+    monkeypatch.setattr(worker.limiter, "_run", counted)
+    assert await worker.admits()
+    assert calls == [3]
+
+
+async def test_callers_of_one_moment_share_a_call_of_redis(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    limiter = Several(async_store, clock).limiter
+    policy = named("gold", 10.0, 10)
+    calls: list[int] = []
+    run = limiter._run
+
+    async def counted(asked: Any) -> Any:
+        calls.append(len(asked))
+        return await run(asked)
+
+    monkeypatch.setattr(limiter, "_run", counted)
+    waits = [limiter.take(limiter.bucket(policy, f"k{number}", clock()), clock()) for number in range(150)]
+    await asyncio.gather(*(wait for wait in waits if wait is not None))
+    assert sorted(calls) == [22, 64, 64]
+
+
+async def test_a_token_of_a_bucket_that_has_some_is_put_back_when_another_has_none(
+    async_store: aioredis.Redis,
+) -> None:
+    clock = ManualClock()
+    worker = Several(async_store, clock, named("large", 100.0, 100), named("small", 0.001, 1))
+    large, small = worker.buckets
+    assert await worker.admits()
+    await worker.limiter._run([Call(large, wanted=40)])
+    large.left = large.leased = 40
+    large.ends = clock() + LEASE_SECONDS
+    small.empty_until = 0.0  # Redis will say so again
+    assert not await worker.admits()
+    assert large.left == 40
+
+
+async def test_the_answer_names_all_policies_and_tells_of_the_tightest(world: World) -> None:
+    await world.service()
+    limits = (RateLimit("default", "wide", 100.0, 100, "key"), RateLimit("default", "tight", 1.0, 5, "tenant"))
+    world.publish(a_route(rate_limits=("wide", "tight")), rate_limits=limits)
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    answer = await gateway.get()
+    assert answer.headers["ratelimit-policy"] == '"wide";q=100;w=1, "tight";q=5;w=5'
+    assert answer.headers["ratelimit"].startswith('"tight";r=4;')
+    statuses = [(await gateway.get()).status_code for _ in range(8)]
+    assert statuses.count(200) in (4, 5)
+    assert statuses[-1] == 429
