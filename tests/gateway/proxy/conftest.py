@@ -52,7 +52,7 @@ class Call:
         if self.all("content-length"):
             self.body = await self.reader.readexactly(int(self.one("content-length")))
         elif self.all("transfer-encoding"):
-            while size := int(await self.reader.readline(), 16):
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 self.body += (await self.reader.readexactly(size + 2))[:-2]
             await self.reader.readline()
 
