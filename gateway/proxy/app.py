@@ -80,7 +80,7 @@ class Gateway:
                 await self._say(x, *own, send)
                 return
             binding = self.match(here, x)
-            x.client = authenticate(self.node.keys, binding, x.known, self._wall())
+            x.client = authenticate(self.node.keys, binding, x, self._wall(), self.peers.client_address)
             if (token := self.limit(binding, x)) is not None:
                 await token
             await self.attempt(binding, x, receive, send)
