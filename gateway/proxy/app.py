@@ -30,7 +30,9 @@ from gateway.proxy.limiter import Limiter, Policy
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.subscriber import SECTION, Subscriber
+from gateway.proxy.tokens import Tokens
 from gateway.proxy.upstream import ClientGone, TimedOut, UpstreamError
+from registry.live.issuers import SECTION as ISSUERS
 from registry.live.node import Node
 
 logger = logging.getLogger("anumate.gateway")
@@ -48,7 +50,7 @@ class Gateway:
         env = config.env
         self._now = clock.monotonic
         self._wall = clock.wall
-        self.node = Node(env, config.pepper, sections=(SECTION,), cache_dir=config.cache_dir)
+        self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random)
         self.guard = Guard(env, config.worker)
         self.live = Live(env, self.balancer, self.guard)
@@ -56,11 +58,19 @@ class Gateway:
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live)
         self.forwarder = Forwarder(self._added, self._now)
+        self.tokens = Tokens(config.pepper)
         self.peers = Peers(env.trusted_proxies)
         self.cors = Cors(env.cors_origins)
         self.node.on_section(SECTION, self.subscriber.take)
+        self.node.on_section(ISSUERS, self.tokens.take)
         self.node.catalog.listen(self.balancer.refresh)
-        for job in (self._tick, self.limiter.run, self.recorder.run, lambda: self.guard.run(self.node.redis)):
+        for job in (
+            self._tick,
+            self.tokens.run,
+            self.limiter.run,
+            self.recorder.run,
+            lambda: self.guard.run(self.node.redis),
+        ):
             self.node.background(job)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +90,7 @@ class Gateway:
                 await self._say(x, *own, send)
                 return
             binding = self.match(here, x)
-            x.client = authenticate(self.node.keys, binding, x, self._wall(), self.peers.client_address)
+            x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
             if (token := self.limit(binding, x)) is not None:
                 await token
             await self.attempt(binding, x, receive, send)

@@ -10,14 +10,17 @@ from urllib.parse import quote, unquote_to_bytes
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
+from gateway.proxy.table import Route
+from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
 
 BEARER: Final = b"bearer "
 OUR_BEARER: Final = b"bearer anm_"
+_READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
 def authenticate(
-    ring: KeyRing, binding: Binding, x: Exchange, now: float, address_of: Callable[[Exchange], str]
+    ring: KeyRing, tokens: Tokens, binding: Binding, x: Exchange, now: float, address_of: Callable[[Exchange], str]
 ) -> KeyRecord | None:
     """The key a request comes with; None on a route that asks for none. A key in the query is taken out of `x.query`.
 
@@ -30,6 +33,28 @@ def authenticate(
     if not binding.route.auth_required:
         return None
     route = binding.route
+    client = _by_token(tokens, route, x, now) if "jwt" in route.auth.methods else None
+    if client is None:
+        client = _by_key(ring, route, x, now, address_of)
+    for scope in binding.scopes:
+        if not client.allows(scope):
+            raise Problem("scope_missing", f"The key needs scope {scope} here.")
+    return client
+
+
+def _by_token(tokens: Tokens, route: Route, x: Exchange, now: float) -> KeyRecord | None:
+    """Who comes with a token; None where the request has none and a key may do instead."""
+    authorization = x.known.get(b"authorization", b"")
+    if authorization[:7].lower() == BEARER and authorization[:11].lower() != OUR_BEARER:
+        if b"x-api-key" in x.known and "key" in route.auth.methods:
+            raise Problem("api_key_invalid", "Send an API key or a token, not both.")
+        return tokens.verify(route.tenant, route.auth.issuers, authorization[7:].strip().decode("latin-1"), now)
+    if "key" in route.auth.methods:
+        return None
+    raise missing()
+
+
+def _by_key(ring: KeyRing, route: Route, x: Exchange, now: float, address_of: Callable[[Exchange], str]) -> KeyRecord:
     presented = presented_key(x.known)
     if route.auth.query_parameter:
         x.query, found = take_parameter(x.query, route.auth.query_parameter.encode())
@@ -41,9 +66,6 @@ def authenticate(
         raise Problem("scope_missing", f"The key is not for route {route.name}.")
     if client.networks:
         client.require_network(address_of(x))
-    for scope in binding.scopes:
-        if not client.allows(scope):
-            raise Problem("scope_missing", f"The key needs scope {scope} here.")
     return client
 
 
@@ -96,6 +118,8 @@ def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | 
     if authorization is None or authorization[:11].lower() == OUR_BEARER:
         return None
     bearer = authorization[:7].lower() == BEARER
+    if isinstance(client, Consumer):
+        return authorization  # services commonly read tokens themselves
     if bearer and client is not None and client.id and b"x-api-key" not in known:
         return None
     return authorization
@@ -103,11 +127,14 @@ def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | 
 
 def consumer_fields(client: KeyRecord) -> tuple[bytes, ...]:
     """The lines that tell a service who asks."""
+    if isinstance(client, Consumer):
+        fields = _consumer_fields(quote(client.subject, safe=_READABLE), client.name, client.tenant)
+        return (*fields, b"x-consumer-issuer: " + quote(client.issuer, safe=_READABLE).encode("ascii"))
     return _consumer_fields(client.id, client.name, client.tenant)
 
 
 @lru_cache(maxsize=10_000)
 def _consumer_fields(id: str, name: str, tenant: str) -> tuple[bytes, ...]:
-    readable = quote(name, safe=" !#$&'()*+,-./:;=?@[]_~")
+    readable = quote(name, safe=_READABLE)
     lines = (f"x-consumer-id: {id}", f"x-consumer-name: {readable}", f"x-consumer-tenant: {tenant}")
     return tuple(line.encode("ascii") for line in lines)
