@@ -102,6 +102,8 @@ class Tokens:
         while True:
             due = [issuer.source for issuer in self._all() if issuer.source.due]
             await asyncio.gather(*(source.refresh() for source in due))
+            if due:
+                self._verified = {}  # a key that its issuer withdrew proves nothing any more
             await asyncio.sleep(TICK_SECONDS)
 
     def verify(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> Consumer:
