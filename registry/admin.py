@@ -113,7 +113,7 @@ class ApiKeyAdmin(TenantAdmin):
     search_fields: ClassVar = ["name", "public_id"]
     actions: ClassVar = ["revoke"]
     action_form = ReasonActionForm
-    fields: ClassVar = ["tenant", "name", "scopes", "expires_at"]
+    fields: ClassVar = ["tenant", "name", "scopes", "routes", "networks", "rate_limit_policy", "expires_at"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
         form = super().get_form(request, obj, change, **options)
@@ -140,7 +140,8 @@ class ApiKeyAdmin(TenantAdmin):
             super().save_related(request, form, formsets, change)
             return
         row = form.instance
-        made = keys.create_key(actor_of(request), row.tenant, row.name, row.scopes, expires_at=row.expires_at)
+        limits = {name: getattr(row, name) for name in ("routes", "networks", "rate_limit_policy", "expires_at")}
+        made = keys.create_key(actor_of(request), row.tenant, row.name, row.scopes, **limits)
         row.pk, row.public_id = made.row.pk, made.row.public_id
         request.new_api_key = made.secret  # type: ignore[attr-defined]  # for the one page that shows it
 

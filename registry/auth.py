@@ -24,6 +24,7 @@ from registry.models import ApiKey, Member, Tenant
 from registry.requests import request_id
 from registry.scopes import ALL, OF_ROLE
 from registry.services.changes import Actor
+from registry.services.keys import record_of
 
 if TYPE_CHECKING:  # rest_framework.views imports this module, as the setting names it
     from rest_framework.views import APIView
@@ -71,6 +72,7 @@ class ApiKeyAuthentication(_Authentication):
         if presented is None:
             return self._without_key(request)
         record = verify(presented)
+        record.require_network(request.META.get("REMOTE_ADDR", ""))
         return self.admit(request, _caller_with(record, request))
 
     def authenticate_header(self, request: Request) -> str:
@@ -131,13 +133,8 @@ def verify(presented: str) -> KeyRecord:
 def _ring_for(presented: str) -> KeyRing:
     rows = ApiKey.objects.filter(public_id=public_id_of(presented) or "", revoked_at=None).select_related("tenant")
     ring = KeyRing(settings.API_KEY_PEPPER)
-    ring.replace([_record(row) for row in rows], [TenantRecord(row.tenant.name, row.tenant.active) for row in rows])
+    ring.replace([record_of(row) for row in rows], [TenantRecord(row.tenant.name, row.tenant.active) for row in rows])
     return ring
-
-
-def _record(row: ApiKey) -> KeyRecord:
-    expires_at = row.expires_at.timestamp() if row.expires_at else 0.0
-    return KeyRecord(row.public_id, row.name, row.tenant.name, row.secret_hash, tuple(row.scopes), expires_at)
 
 
 def _caller_with(record: KeyRecord, request: Request) -> Caller:

@@ -19,6 +19,7 @@ from unfold.widgets import (
 )
 
 from registry.models import ApiKey, Member, Tenant
+from registry.models.access import check_network, label
 from registry.scopes import MEANINGS
 from registry.services.keys import may_grant
 from registry.services.members import is_last_owner, may_log_in, owns_alone
@@ -184,12 +185,14 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptabl
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     scopes = ScopesField(help_text="What the key may do. Give it no more than it needs.")
+    routes = WordsField(rule=label, help_text="Names of the gateway's routes it is good for. Empty: all.")
+    networks = WordsField(rule=check_network, help_text="Where it may come from, like 10.0.0.0/8. Empty: anywhere.")
     platform = False
     """Whether the person runs the installation; the admin says so for each request."""
 
     class Meta:
         model = ApiKey
-        fields: ClassVar = ["tenant", "name", "scopes", "expires_at"]
+        fields: ClassVar = ["tenant", "name", "scopes", "routes", "networks", "rate_limit_policy", "expires_at"]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

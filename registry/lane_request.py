@@ -30,7 +30,7 @@ class ClientGone(Exception):
 class Request:
     """What the lane reads of an ASGI request. `key` and `tenant` are known once `admit` has let it in."""
 
-    __slots__ = ("_receive", "_send", "headers", "id", "key", "method", "path", "query", "started", "tenant")
+    __slots__ = ("_receive", "_send", "headers", "id", "key", "method", "path", "peer", "query", "started", "tenant")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -39,6 +39,8 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         offered = self.headers.get(b"x-request-id", b"")
         self.id: bytes = offered if _acceptable_id(offered) else os.urandom(16).hex().encode()
+        client = scope.get("client")
+        self.peer: str = client[0] if client else ""
         self.key: KeyRecord | None = None
         self.tenant = ""
         self.started = False
@@ -93,6 +95,7 @@ def admit(keys: KeyRing, request: Request, scope: str) -> None:
     """Let in who shows a key that may do this, in the tenant it acts for."""
     key = keys.verify(_presented(request.headers), time.time())
     request.key = key
+    key.require_network(request.peer)
     if not key.allows(scope):
         raise Problem("scope_missing", f"This needs scope {scope}.")
     request.tenant = key.tenant

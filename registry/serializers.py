@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from registry.auth import caller_of
 from registry.live.keys import SCOPES
 from registry.models import ApiKey, Instance, OperatorState, Tenant, TenantHost
-from registry.models.access import label
+from registry.models.access import check_network, label
 
 
 class Text(serializers.CharField):
@@ -181,13 +181,51 @@ class TenantSerializer(StrictModel):
         return name
 
 
+class Labels(serializers.ListField):
+    """Names, each once."""
+
+    child = Text(max_length=63)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        names = list(dict.fromkeys(super().to_internal_value(data)))
+        for name in names:
+            checked(label, name)
+        return names
+
+
+class NetworkList(serializers.ListField):
+    """Networks in CIDR, each once."""
+
+    child = Text(max_length=50)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        networks = list(dict.fromkeys(super().to_internal_value(data)))
+        for network in networks:
+            checked(check_network, network)
+        return networks
+
+
+KEY_LIMITS = ("routes", "networks", "rate_limit_policy")
+
+
 class ApiKeySerializer(StrictModel):
     scopes = ScopeList(allow_empty=False)
+    routes = Labels(required=False, max_length=100, help_text="Of the gateway. Empty: all.")
+    networks = NetworkList(required=False, max_length=100, help_text="Like 10.0.0.0/8. Empty: anywhere.")
     expires_at = Future(required=False, allow_null=True)
 
     class Meta:
         model = ApiKey
-        fields = ["public_id", "name", "scopes", "expires_at", "revoked_at", "last_used_at", "created_at"]
+        fields = [
+            "public_id",
+            "name",
+            "scopes",
+            *KEY_LIMITS,
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
+            "created_at",
+        ]
         read_only_fields = ["public_id", "revoked_at", "last_used_at", "created_at"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -24,6 +24,10 @@ PublicId = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the secret and nothing else.")]
 
 
+_KEPT: Final = ("name", "scopes", "expires_at", "routes", "networks", "rate_limit_policy")
+"""What a rotated key hands on to its successor; a platform of an earlier version does not know all of it."""
+
+
 @app.command("list")
 @connected
 def list_keys(talk: Talk, every: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False) -> None:
@@ -37,13 +41,22 @@ def create(
     talk: Talk,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is, or what for.", show_default=False)],
     scope: Annotated[list[str], typer.Option("--scope", help="What it may, like gateway:invoke; may be repeated.")],
+    route: Annotated[
+        list[str] | None, typer.Option("--route", help="Good for this route only; may be repeated.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option("--network", help="From there only, like 10.0.0.0/8; may be repeated.")
+    ] = None,
+    rate_limit_policy: Annotated[str, typer.Option("--rate-limit-policy", help="In place of the routes' own.")] = "",
     lasting: For = "",
     until: Until = "",
     quiet: Quiet = False,
 ) -> None:
     """Make a key and print its secret, this once."""
     ends = times.end(lasting, until, datetime.now(UTC))
-    answer = talk.api.post("/v1/api-keys", {"name": name, "scopes": scope, "expires_at": ends})
+    limits = {"routes": route, "networks": network, "rate_limit_policy": rate_limit_policy}
+    said = {field: value for field, value in limits.items() if value}
+    answer = talk.api.post("/v1/api-keys", {"name": name, "scopes": scope, "expires_at": ends, **said})
     _hand_over(talk, answer, answer, quiet=quiet)
 
 
@@ -74,7 +87,7 @@ def rotate(
     expired = times.read(old["expires_at"])
     if expired and expired <= datetime.now(UTC):
         raise Failure(f"{public_id} expired at {times.shown(old['expires_at'])}; `keys create` makes a new one.")
-    new = talk.api.post("/v1/api-keys", {field: old[field] for field in ("name", "scopes", "expires_at")})
+    new = talk.api.post("/v1/api-keys", {field: old[field] for field in _KEPT if field in old})
     try:
         ended = _end(talk, old, lapse)
     except Failure as failure:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, Final, NamedTuple
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from anumate_integration_service import breaker
 from gateway.control import documents
@@ -16,6 +16,7 @@ from gateway.control.rules import check_by, check_header, check_host, check_path
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from gateway.proxy import table
 from gateway.proxy.policies import Address, Document, Pair
+from registry.models import ApiKey
 
 _COPIED: Final = (
     "id",
@@ -169,8 +170,9 @@ def _breaker(row: BreakerPolicy) -> breaker.BreakerPolicy:
 
 
 def _rate_limits(skipped: list[Skipped]) -> Iterator[table.RateLimit]:
-    """Only those that a route uses: a worker keeps a bucket for each."""
-    used = Q(routes__enabled=True) | Q(further_routes__route__enabled=True)
+    """Only those that a route or a key uses: a worker keeps a bucket for each."""
+    of_keys = ApiKey.objects.filter(tenant=OuterRef("tenant"), rate_limit_policy=OuterRef("name"), revoked_at=None)
+    used = Q(routes__enabled=True) | Q(further_routes__route__enabled=True) | Exists(of_keys)
     rows = RateLimitPolicy.objects.filter(used, tenant__active=True).select_related("tenant").distinct().order_by("id")
     for row in rows:
         try:

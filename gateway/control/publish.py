@@ -22,7 +22,7 @@ from registry.models import Revision
 logger = logging.getLogger("anumate.publish")
 
 SECTION: Final = "routes"
-_SHOWN: Final = ("gateway.", "registry.Tenant", "registry.Service")
+_SHOWN: Final = ("gateway.", "registry.Tenant", "registry.Service", "registry.ApiKey")
 """Models of which a table shows something."""
 
 

@@ -35,7 +35,9 @@ from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import SECTION, Subscriber
+from gateway.proxy.tokens import Tokens
 from gateway.proxy.upstream import ClientGone, UpstreamError
+from registry.live.issuers import SECTION as ISSUERS
 from registry.live.node import Node
 
 logger = logging.getLogger("anumate.gateway")
@@ -53,7 +55,7 @@ class Gateway:
         env = config.env
         self._now = clock.monotonic
         self._wall = clock.wall
-        self.node = Node(env, config.pepper, sections=(SECTION,), cache_dir=config.cache_dir)
+        self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random)
         self.guard = Guard(env, config.worker)
         self.admission = Admission(env.gateway_max_concurrent)
@@ -63,13 +65,21 @@ class Gateway:
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live)
         self.forwarder = Forwarder(self._added, self._now)
+        self.tokens = Tokens(config.pepper)
         self.peers = Peers(env.trusted_proxies)
         self.attempts = Attempts(
             self.balancer, self.guard, self.admission, self.forwarder, self.peers, self._now, random.random
         )
         self.node.on_section(SECTION, self.subscriber.take)
+        self.node.on_section(ISSUERS, self.tokens.take)
         self.node.catalog.listen(self.balancer.refresh)
-        for job in (self._tick, self.limiter.run, self.recorder.run, lambda: self.guard.run(self.node.redis)):
+        for job in (
+            self._tick,
+            self.tokens.run,
+            self.limiter.run,
+            self.recorder.run,
+            lambda: self.guard.run(self.node.redis),
+        ):
             self.node.background(job)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,8 +106,8 @@ class Gateway:
             if binding.route.redirect.status:
                 await self._redirect(binding, x, send)
                 return
-            x.client = authenticate(self.node.keys, binding, x.known, self._wall())
-            if (token := self.limit(binding, x)) is not None:
+            x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
+            if (token := self.limit(here, binding, x)) is not None:
                 await token
             if binding.gate is None:
                 await self.attempts.send(binding, x, receive, send)
@@ -132,9 +142,16 @@ class Gateway:
         x.tenant = self.node.keys.tenant_of_host(x.host)
         return here.router.match(x.tenant, x.host, method, x.path.matched, x.scope["headers"], x.query)
 
-    def limit(self, binding: Binding, x: Exchange) -> Awaitable[None] | None:
-        """Take a token of each of the route's policies; what is answered must be awaited, where one is not at hand."""
+    def limit(self, here: Here, binding: Binding, x: Exchange) -> Awaitable[None] | None:
+        """Take a token of each policy; what is answered must be awaited, where one is not at hand.
+
+        A key's own policy takes the place of those of the route that count by key.
+        """
         policies, now = binding.policies, x.started
+        if x.client is not None and x.client.rate_limit_policy:
+            own = here.policies.get((x.client.tenant, x.client.rate_limit_policy))
+            if own is not None:
+                policies = (own, *(policy for policy in policies if policy.by != "key"))
         if len(policies) == 1:
             policy = policies[0]
             x.bucket = self.limiter.bucket(policy, self._subject(policy, binding, x), now)

@@ -120,14 +120,21 @@ class Compiled:
 
 
 class Here:
-    """One state of the world. A request keeps the one it began with."""
+    """One state of the world. A request keeps the one it began with. `policies` are known by tenant and name."""
 
-    __slots__ = ("bindings", "revision", "router")
+    __slots__ = ("bindings", "policies", "revision", "router")
 
-    def __init__(self, revision: int, router: Router, bindings: dict[int, Binding]) -> None:
+    def __init__(
+        self,
+        revision: int,
+        router: Router,
+        bindings: dict[int, Binding],
+        policies: dict[tuple[str, str], Policy],
+    ) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
+        self.policies = policies
 
 
 class Live:
@@ -142,7 +149,7 @@ class Live:
         self._default_policies: dict[str, Policy] = {}
         self._budgets: dict[int, tuple[tuple[float, float], RetryBudget]] = {}
         self.loaded = False
-        self.current = Here(0, Router(RoutingTable()), {})
+        self.current = Here(0, Router(RoutingTable()), {}, {})
 
     def swap(self, compiled: Compiled) -> None:
         table = compiled.table
@@ -151,7 +158,7 @@ class Live:
         self._admission.adopt(table)
         bindings = {route.id: self._bind(route, compiled) for route in table.routes}
         self._budgets = {id: budget for id, budget in self._budgets.items() if id in bindings}
-        self.current = Here(table.revision, compiled.router, bindings)
+        self.current = Here(table.revision, compiled.router, bindings, compiled.policies)
         self.loaded = True
         for _, sentence in compiled.skipped:
             logger.warning(sentence)

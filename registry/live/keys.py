@@ -7,10 +7,12 @@ tell a real key from a typing error without asking anybody. Only a peppered hash
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import re
 import secrets
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -37,7 +39,11 @@ _REMEMBERED: Final = 20_000
 
 
 class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A key as every process knows it. `id` is its public part; `expires_at` 0 means never."""
+    """A key as every process knows it. `id` is its public part; `expires_at` 0 means never.
+
+    `routes` are the gateway's routes it is good for, and `networks` where it may come from (CIDR); empty is no limit.
+    `rate_limit_policy` names a policy of its tenant that takes the place of the routes'; empty is none.
+    """
 
     id: str
     name: str
@@ -45,10 +51,18 @@ class KeyRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     hash: str
     scopes: tuple[str, ...] = ()
     expires_at: float = 0.0
+    routes: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    rate_limit_policy: str = ""
 
     def allows(self, scope: str) -> bool:
         """Whether the key may do this; `admin` may do everything within its tenant."""
         return scope in self.scopes or "admin" in self.scopes
+
+    def require_network(self, address: str) -> None:
+        """Raises Problem `scope_missing` where the key may not come from this address."""
+        if self.networks and not within(address, self.networks):
+            raise Problem("scope_missing", "The key may not be used from this address.")
 
 
 class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,6 +102,18 @@ def make() -> tuple[str, str]:
     public_id, secret = _random(10), _random(32)
     body = f"anm_{public_id}_{secret}"
     return public_id, f"{body}_{_checksum(body)}"
+
+
+@lru_cache(maxsize=4096)
+def within(address: str, networks: tuple[str, ...]) -> bool:
+    """Whether an address is in one of the networks. What is no address is in none."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
 
 
 def well_formed(text: str) -> bool:

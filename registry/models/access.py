@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
@@ -11,6 +14,14 @@ from registry.names import LABEL
 
 label = RegexValidator(LABEL, "Use 1 to 63 lower-case letters, digits and inner hyphens (a DNS label).")
 at_least_one = MinValueValidator(1)
+
+
+def check_network(text: str) -> None:
+    """Raises ValidationError on what is no network."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValidationError(f"{text} is no network. Write it like 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32.") from None
 
 
 class Tenant(models.Model):
@@ -103,6 +114,19 @@ class ApiKey(models.Model):
     public_id = models.CharField(max_length=16, unique=True, editable=False)
     secret_hash = models.CharField(max_length=64, editable=False)
     scopes = models.JSONField(default=list)
+    routes = models.JSONField(
+        default=list, blank=True, help_text="Names of the gateway's routes it is good for. Empty: all."
+    )
+    networks = models.JSONField(
+        default=list, blank=True, help_text="Where it may come from, like 10.0.0.0/8. Empty: anywhere."
+    )
+    rate_limit_policy = models.CharField(
+        max_length=63,
+        blank=True,
+        default="",
+        validators=[label],
+        help_text="A rate-limit policy of the tenant, in place of the routes' own. Empty: none.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)

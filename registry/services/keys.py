@@ -35,8 +35,12 @@ def create_key(
     *,
     expires_at: datetime | None = None,
     secret: str | None = None,
+    routes: Iterable[str] = (),
+    networks: Iterable[str] = (),
+    rate_limit_policy: str = "",
 ) -> NewKey:
-    """Make a key. `secret` hands in a well-formed key instead of a random one (the first start does).
+    """Make a key, limited as `KeyRecord` tells. `secret` hands in a well-formed key instead of a random one (the first
+    start does).
 
     Raises:
         ValueError: `secret` is not well-formed.
@@ -48,6 +52,9 @@ def create_key(
         public_id=public_id,
         secret_hash=live.secret_hash(settings.API_KEY_PEPPER, full),
         scopes=list(dict.fromkeys(scopes)),
+        routes=list(dict.fromkeys(routes)),
+        networks=list(dict.fromkeys(networks)),
+        rate_limit_policy=rate_limit_policy,
         expires_at=expires_at,
     )
     with change(actor, "created", row):
@@ -63,6 +70,21 @@ def revoke_key(actor: Actor, key: ApiKey, *, reason: str = "") -> bool:
         key.revoked_at = timezone.now()
         key.save(update_fields=["revoked_at"])
     return True
+
+
+def record_of(row: ApiKey) -> live.KeyRecord:
+    """The key as every process knows it. Asks for the tenant, where that is not selected with the row."""
+    return live.KeyRecord(
+        id=row.public_id,
+        name=row.name,
+        tenant=row.tenant.name,
+        hash=row.secret_hash,
+        scopes=tuple(row.scopes),
+        expires_at=row.expires_at.timestamp() if row.expires_at else 0.0,
+        routes=tuple(row.routes),
+        networks=tuple(row.networks),
+        rate_limit_policy=row.rate_limit_policy,
+    )
 
 
 def _public_id(secret: str) -> str:

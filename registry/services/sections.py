@@ -15,10 +15,11 @@ from django.utils import timezone
 
 from anumate.lib.redis import UNAVAILABLE, connect
 from registry.live.instances import Fact, Key
-from registry.live.keys import KeyRecord, KeySection, StateSection, TenantRecord, TenantSection
+from registry.live.keys import KeySection, StateSection, TenantRecord, TenantSection
 from registry.live.sections import publish
 from registry.live.store import SyncStore
 from registry.models import ApiKey, Revision, Tenant
+from registry.services.keys import record_of
 from registry.services.states import spoken
 
 logger = logging.getLogger("anumate.publish")
@@ -77,7 +78,7 @@ def keys() -> KeySection:
     """Every key that may still be used. An expired one stays a while, so that its owner is told why it is refused."""
     rows = ApiKey.objects.filter(revoked_at=None, tenant__active=True).select_related("tenant").order_by("pk")
     recent = timezone.now() - timedelta(days=30)
-    return KeySection(tuple(_record(row) for row in rows.filter(Q(expires_at=None) | Q(expires_at__gt=recent))))
+    return KeySection(tuple(record_of(row) for row in rows.filter(Q(expires_at=None) | Q(expires_at__gt=recent))))
 
 
 def states() -> StateSection:
@@ -88,8 +89,3 @@ def states() -> StateSection:
 def _tenant(row: Tenant) -> TenantRecord:
     hosts = tuple(each.host for each in row.hosts.all())
     return TenantRecord(row.name, row.active, hosts, row.max_services, row.max_instances, row.max_requests_per_second)
-
-
-def _record(row: ApiKey) -> KeyRecord:
-    expires_at = row.expires_at.timestamp() if row.expires_at else 0.0
-    return KeyRecord(row.public_id, row.name, row.tenant.name, row.secret_hash, tuple(row.scopes), expires_at)

@@ -219,7 +219,7 @@ def test_only_a_change_that_a_table_may_show_is_published(
     store: redis.Redis, django_capture_on_commit_callbacks
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
-        announce("registry.ApiKey")
+        announce("registry.Member")
     assert not store.hexists(SECTIONS, "routes:body")
     with django_capture_on_commit_callbacks(execute=True), change(SYSTEM, "created", row := Tenant(name="acme")):
         row.save()

@@ -1,0 +1,278 @@
+"""Tokens as a way in: every algorithm, every way to cheat, and issuers that are away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from anumate.lib.problem import Problem
+from anumate.lib.sealing import Unsealable, seal, unseal
+from gateway.proxy.policies import Auth
+from gateway.proxy.tokens import Tokens
+from registry.live.issuers import SEALING_LABEL, SYMMETRIC, IssuerRecord, IssuerSection
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import PEPPER, World, a_route
+
+NOW = 1_800_000_000.0
+SECRET = "a secret of sixty-four bytes, which is what HS512 asks of a key."
+RSA = rsa.generate_private_key(65537, 2048)
+PRIVATE: dict[str, Any] = {
+    **{name: RSA for name in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")},
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+    **{name: SECRET for name in SYMMETRIC},
+}
+
+
+def pem(private: Any) -> str:
+    text: bytes = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return text.decode()
+
+
+def issuer(algorithm: str = "ES256", **fields: Any) -> IssuerRecord:
+    if not fields.get("jwks_url"):
+        if algorithm in SYMMETRIC:
+            fields.setdefault("sealed_secret", seal(PEPPER, SEALING_LABEL, SECRET))
+        else:
+            fields.setdefault("keys", pem(PRIVATE[algorithm]))
+    plain = {"tenant": "default", "name": "login", "issuer": "https://login", "audiences": ("us",)}
+    return IssuerRecord(**{**plain, "algorithms": (algorithm,), **fields})  # type: ignore[arg-type]
+
+
+def tokens(*records: IssuerRecord) -> Tokens:
+    found = Tokens(PEPPER)
+    found.take(msgspec.json.encode(IssuerSection(records)))
+    return found
+
+
+def token(algorithm: str = "ES256", *, key: Any = None, kid: str | None = None, **claims: Any) -> str:
+    said = {"iss": "https://login", "aud": "us", "sub": "ann", "exp": NOW + 600, **claims}
+    said = {name: value for name, value in said.items() if value is not None}
+    return jwt.encode(said, key or PRIVATE[algorithm], algorithm, headers={"kid": kid} if kid else None)
+
+
+def code(known: Tokens, presented: str, tenant: str = "default", allowed: tuple[str, ...] = ()) -> str:
+    with pytest.raises(Problem) as raised:
+        known.verify(tenant, allowed, presented, NOW)
+    assert raised.value.headers["WWW-Authenticate"].startswith("Bearer ")
+    assert 'error="invalid_token"' in raised.value.headers["WWW-Authenticate"]
+    return raised.value.code
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE)
+def test_every_algorithm_is_verified_and_another_signature_refused(algorithm: str) -> None:
+    known = tokens(issuer(algorithm))
+    good = token(algorithm)
+    assert known.verify("default", (), good, NOW).subject == "ann"
+    head, body, signature = good.split(".")
+    assert code(known, f"{head}.{body}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}") == "api_key_invalid"
+
+
+def test_a_public_key_is_no_secret() -> None:
+    """RFC 8725 §2.1: signed with HS256, and the issuer's public key as the secret."""
+    head = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}')
+    body = token("RS256").split(".")[1].encode()
+    algorithm = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+    signature = algorithm.sign(head + b"." + body, pem(RSA).encode())
+    forged = b".".join((head, body, jwt.utils.base64url_encode(signature))).decode()
+    assert code(tokens(issuer("RS256")), forged) == "api_key_invalid"
+
+
+def test_a_token_without_a_signature_is_refused() -> None:
+    unsigned = jwt.encode({"iss": "https://login", "aud": "us", "sub": "ann", "exp": NOW + 9}, None, "none")
+    assert code(tokens(issuer()), unsigned) == "api_key_invalid"
+
+
+def test_an_issuer_that_mixes_secrets_and_public_keys_is_left_out() -> None:
+    assert code(tokens(issuer("RS256", algorithms=("RS256", "HS256"))), token("RS256")) == "api_key_invalid"
+
+
+@pytest.mark.parametrize(
+    ("claims", "wanted"),
+    [
+        ({"aud": "others"}, "api_key_invalid"),
+        ({"aud": None}, "api_key_invalid"),
+        ({"iss": "https://other"}, "api_key_invalid"),
+        ({"iss": None}, "api_key_invalid"),
+        ({"exp": None}, "api_key_invalid"),
+        ({"exp": "soon"}, "api_key_invalid"),
+        ({"sub": None}, "api_key_invalid"),
+        ({"exp": NOW - 60}, "api_key_expired"),
+        ({"nbf": NOW + 61}, "api_key_invalid"),
+        ({"iat": NOW + 61}, "api_key_invalid"),
+    ],
+)
+def test_a_token_with_wrong_claims_is_refused(claims: dict[str, Any], wanted: str) -> None:
+    assert code(tokens(issuer()), token(**claims)) == wanted
+
+
+@pytest.mark.parametrize("claims", [{"exp": NOW - 59}, {"nbf": NOW + 60}, {"iat": NOW + 60}, {"aud": ["x", "us"]}])
+def test_clocks_may_differ_a_little(claims: dict[str, Any]) -> None:
+    assert tokens(issuer()).verify("default", (), token(**claims), NOW).subject == "ann"
+
+
+def test_a_remembered_token_expires_all_the_same() -> None:
+    known, presented = tokens(issuer()), token()
+    known.verify("default", (), presented, NOW)
+    with pytest.raises(Problem) as raised:
+        known.verify("default", (), presented, NOW + 660)
+    assert raised.value.code == "api_key_expired"
+
+
+@pytest.mark.parametrize("text", ["", "a.b.c", "x" * 9000, "..", "é.é.é"])
+def test_what_is_no_token_is_refused(text: str) -> None:
+    assert code(tokens(issuer()), text) == "api_key_invalid"
+
+
+def test_issuers_of_two_tenants_with_one_name_are_two() -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    known = tokens(issuer(), issuer(tenant="acme", keys=pem(other)))
+    ours, theirs = token(), token(key=other)
+    assert known.verify("default", (), ours, NOW).tenant == "default"
+    assert known.verify("acme", (), theirs, NOW).tenant == "acme"
+    assert code(known, theirs) == "api_key_invalid"
+    assert code(known, ours, tenant="acme") == "api_key_invalid"
+
+
+def test_a_route_may_believe_some_issuers_only() -> None:
+    known, presented = tokens(issuer()), token()
+    known.verify("default", ("login",), presented, NOW)
+    assert code(known, presented, allowed=("another",)) == "api_key_invalid"
+
+
+def test_scopes_come_from_the_token_but_never_admin() -> None:
+    known = tokens(issuer(grants_invoke=False))
+    assert known.verify("default", (), token(scope="a b admin"), NOW).scopes == ("a", "b")
+    assert known.verify("default", (), token(scp=["a", 7]), NOW).scopes == ("a",)
+
+
+def test_a_sealed_secret_opens_only_with_the_same_secret_and_label() -> None:
+    sealed = seal("pepper", "label", "a secret")
+    assert unseal("pepper", "label", sealed) == "a secret"
+    for secret, label, text in (("other", "label", sealed), ("pepper", "other", sealed), ("pepper", "label", "x")):
+        with pytest.raises(Unsealable):
+            unseal(secret, label, text)
+
+
+class Jwks:
+    """An issuer's JWKS address on loopback."""
+
+    def __init__(self) -> None:
+        self.keys: list[dict[str, Any]] = []
+        self.asked = 0
+
+    def add(self, kid: str, private: Any) -> None:
+        document = jwt.algorithms.ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
+        self.keys.append({**document, "kid": kid, "use": "sig", "alg": "ES256"})
+
+    async def start(self) -> Jwks:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/jwks"
+        return self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        body = json.dumps({"keys": self.keys}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async def stop(self) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+
+@pytest.fixture
+async def jwks() -> AsyncIterator[Jwks]:
+    server = await Jwks().start()
+    yield server
+    await server.stop()
+
+
+async def test_an_unknown_key_asks_its_issuer_once_in_ten_seconds_and_an_outage_changes_nothing(jwks: Jwks) -> None:
+    first, second = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    jwks.add("one", first)
+    now = 1000.0
+    known = Tokens(PEPPER, lambda: now)
+    known.take(msgspec.json.encode(IssuerSection((issuer(jwks_url=jwks.url),))))
+    (source,) = (each.source for each in known._all())
+    await source.refresh()
+    known.verify("default", (), token(key=first, kid="one"), NOW)
+    jwks.add("two", second)
+    now += 9
+    assert code(known, token(key=second, kid="two")) == "api_key_invalid"
+    assert not source.due
+    now += 1
+    for _ in range(3):
+        assert code(known, token(key=second, kid="two")) == "api_key_invalid"
+    assert source.due
+    await source.refresh()
+    assert not source.due
+    assert jwks.asked == 2
+    known.verify("default", (), token(key=second, kid="two"), NOW)
+    await jwks.stop()
+    await source.refresh()
+    known.verify("default", (), token(key=first, kid="one", sub="bob"), NOW)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal"])
+async def test_keys_are_fetched_from_no_metadata_service(host: str) -> None:
+    known = tokens(issuer(jwks_url=f"http://{host}/jwks"))
+    (source,) = (each.source for each in known._all())
+    await source.refresh()
+    assert not source.keys
+
+
+async def test_a_token_opens_a_route_and_tells_the_service_who_comes(world: World, jwks: Jwks) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    world.publish(a_route(auth=Auth(methods=("jwt",))), a_route("strict", scopes=("orders:read",), auth=Auth(("jwt",))))
+    world._publish("issuers", msgspec.json.encode(IssuerSection((issuer(jwks_url=jwks.url),))))
+    service = await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    await eventually(lambda: any(each.source.keys for each in gateway.app.tokens._all()), what="the keys to come")
+    presented = token(kid="one", sub="änn/1", name="Ann", exp=time.time() + 60)
+
+    async def ask(path: str, *lines: str) -> bytes:
+        return await gateway.raw("\r\n".join((f"GET {path} HTTP/1.1", "Host: h", *lines, "", "")).encode())
+
+    bearer = f"Authorization: Bearer {presented}"
+    assert (await ask("/orders", bearer, "X-Consumer-Id: root", "X_Consumer_Id: root")).startswith(b"HTTP/1.1 200 ")
+    (call,) = service.calls
+    assert call.one("x-consumer-id") == "%C3%A4nn/1"
+    assert (call.one("x-consumer-name"), call.one("x-consumer-issuer")) == ("Ann", "https://login")
+    assert (call.one("x-consumer-tenant"), call.one("authorization")) == ("default", f"Bearer {presented}")
+    assert not call.all("x_consumer_id")
+    nobody = await ask("/orders")
+    assert b'"code":"api_key_missing"' in nobody
+    assert b'www-authenticate: Bearer realm="anumate"\r\n' in nobody
+    assert b'error="invalid_token"' in await ask("/orders", "Authorization: Bearer nonsense")
+    assert b'"code":"scope_missing"' in await ask("/strict", bearer)
+    assert b'"code":"api_key_missing"' in await ask("/orders", f"X-API-Key: {world.key}")
+
+
+async def test_a_route_may_take_keys_and_tokens_but_not_both_at_once(world: World) -> None:
+    world.publish(a_route(auth=Auth(methods=("key", "jwt"))))
+    world._publish("issuers", msgspec.json.encode(IssuerSection((issuer("HS256"),))))
+    await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    await eventually(gateway.app.tokens._all, what="the issuer")
+    bearer = {"Authorization": f"Bearer {token('HS256', exp=time.time() + 60)}"}
+    assert (await gateway.get()).status_code == 200
+    assert (await gateway.get(headers=bearer)).json()["code"] == "api_key_invalid"
+    del gateway.client.headers["X-API-Key"]
+    assert (await gateway.get(headers=bearer)).status_code == 200
+    assert (await gateway.get(headers={"Authorization": f"Bearer {world.key}"})).status_code == 200
