@@ -203,6 +203,9 @@ class Env:
         5,
         "Consecutive failures that open a breaker without a policy.",
     )
+    gateway_zone: str = var(
+        "GATEWAY_ZONE", TEXT, "", "Zone that the gateway runs in, for services that prefer instances nearby."
+    )
     gateway_max_concurrent: int = var(
         "GATEWAY_MAX_CONCURRENT",
         _whole(0, 1_000_000),

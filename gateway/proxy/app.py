@@ -35,6 +35,7 @@ from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import SECTION, Subscriber
+from gateway.proxy.tls import usual
 from gateway.proxy.tokens import Tokens
 from gateway.proxy.upstream import ClientGone, UpstreamError
 from registry.live.issuers import SECTION as ISSUERS
@@ -56,14 +57,14 @@ class Gateway:
         self._now = clock.monotonic
         self._wall = clock.wall
         self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
-        self.balancer = Balancer(self.node.catalog, random.random)
+        self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
         self.guard = Guard(env, config.worker)
         self.admission = Admission(env.gateway_max_concurrent)
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
-        self.subscriber = Subscriber(self.live)
+        self.subscriber = Subscriber(self.live, config.pepper)
         self.forwarder = Forwarder(self._added, self._now)
         self.tokens = Tokens(config.pepper)
         self.peers = Peers(env.trusted_proxies)
@@ -283,6 +284,7 @@ class Gateway:
                 return
 
     async def start(self) -> None:
+        await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
 
 from anumate.lib.clock import Clock
 from anumate.lib.problem import Problem
@@ -10,16 +13,20 @@ from anumate_integration_service.balancing import Random
 from anumate_integration_service.breaker import Outcome
 from anumate_integration_service.pacing import full_jitter
 from gateway.proxy.admission import Admission
-from gateway.proxy.balancer import Balancer, Endpoint, Share, name_of
+from gateway.proxy.balancer import Balancer, Share
 from gateway.proxy.bodies import Kept, bounded, first_piece
 from gateway.proxy.canary import chosen
+from gateway.proxy.endpoints import Endpoint, name_of
 from gateway.proxy.exchange import NO_STATUSES, Exchange
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard, Pass
 from gateway.proxy.heads import Peers, request_head
+from gateway.proxy.hedging import Hedge, may_hedge
 from gateway.proxy.live import Binding
 from gateway.proxy.mirror import Mirrors
 from gateway.proxy.upstream import ClientGone, Refused, TimedOut, UpstreamError
+
+_OPEN: Final = contextlib.nullcontext()
 
 
 class Attempts:
@@ -85,7 +92,8 @@ class Attempts:
     async def _try(
         self, binding: Binding, x: Exchange, head: bytes, shares: tuple[Share, ...], receive: Receive, send: Send
     ) -> None:
-        key = x.client.id if x.client and x.client.id else self._peers.client_address(x)
+        x.address = self._peers.client_address(x)
+        key = x.client.id if x.client and x.client.id else x.address
         tried: list[str] = []
         failure: UpstreamError | None = None
         permit: Pass | None = None
@@ -95,7 +103,7 @@ class Attempts:
         try:
             while True:
                 now = self._now()
-                endpoint = self._balancer.pick(shares, now, key, tried)
+                endpoint = self._balancer.pick(shares, now, key, tried, x)
                 if endpoint is None:
                     raise failure or _nobody(binding)
                 x.service, x.instance = endpoint.service, name_of(endpoint)
@@ -134,12 +142,27 @@ class Attempts:
         receive: Receive,
         send: Send,
     ) -> None:
-        gate = self._admission.service(x.tenant, endpoint.service)
-        if gate is None:
-            await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
-            return
-        with gate:
-            await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
+        with self._admission.service(x.tenant, endpoint.service) or _OPEN:
+            if not may_hedge(binding, x):
+                await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
+                return
+            hedge = Hedge(self._forwarder, binding, x, head, self._now)
+            await hedge.forward(endpoint, self._others_of(binding, endpoint), permit, receive, send)
+
+    def _others_of(self, binding: Binding, endpoint: Endpoint) -> Callable[[], Endpoint | None]:
+        """Gives further instances, as long as the budget pays for them."""
+        met = [name_of(endpoint)]
+
+        def another() -> Endpoint | None:
+            now = self._now()
+            shares = tuple(share for share in binding.shares if share[0].service == endpoint.service)
+            found = self._balancer.pick(shares, now, "", met) if shares else None
+            if found is None or not (binding.budget is None or binding.budget.withdraw(now)):
+                return None
+            met.append(name_of(found))
+            return found
+
+        return another
 
     def _may_repeat(self, x: Exchange, binding: Binding, now: float) -> bool:
         """Whether one more try of what an instance has seen is likely to be allowed."""

@@ -5,55 +5,34 @@ Everything that depends on the table or the catalogue alone is bound when one of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from anumate.lib import clock
-from anumate_integration_service.balancing import STRATEGIES, Candidate, Random, Strategy
-from gateway.proxy.table import RoutingTable, Target
+from anumate_integration_service.balancing import STRATEGIES, Random, Strategy
+from gateway.proxy import tls
+from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.outlier import Outliers
+from gateway.proxy.rendezvous import digest, favourite
+from gateway.proxy.sticky import Sticky, sticky_of
+from gateway.proxy.table import RoutingTable, Target, Upstream
+from gateway.proxy.tls import Secure
 from gateway.proxy.upstream import Pool
 from registry.live.catalog import Catalog
+from registry.live.instances import Document, Instance, Key
 from registry.live.instances import Endpoint as Address
-from registry.live.instances import Instance
 
-DEFAULT_STRATEGY: Final = "round_robin"
-REST_SECONDS: Final = 2.0
-"""How long an instance that took no connection is left alone; twice as long each time in a row."""
-REST_LIMIT: Final = 30.0
 Pair = tuple[str, str]
-
-
-class Endpoint(Candidate):
-    """An instance as the gateway uses it: its connections, and what balancing knows of it."""
-
-    __slots__ = ("_rest_seconds", "pool", "rests_until", "service")
-
-    def __init__(self, service: str, id: str, weight: int, pool: Pool) -> None:
-        super().__init__(id, weight)
-        self.service = service
-        self.pool = pool
-        self.rests_until = 0.0
-        self._rest_seconds = REST_SECONDS
-
-    def rest(self, now: float) -> None:
-        """It took no connection: leave it alone until health checks have had time to see that."""
-        if now < self.rests_until:
-            return  # requests that failed together are one failure
-        self.rests_until = now + self._rest_seconds
-        self._rest_seconds = min(2 * self._rest_seconds, REST_LIMIT)
-
-    def reached(self) -> None:
-        """It answered, so its next rest is a short one again."""
-        self._rest_seconds = REST_SECONDS
 
 
 class Group:
     """The instances of a service that a target may use: eligible, of its versions and tags, with an HTTP endpoint."""
 
-    __slots__ = ("endpoints", "service", "strategy", "strategy_name", "tags", "tenant", "version")
+    __slots__ = ("endpoints", "service", "sticky", "strategy", "strategy_name", "tags", "tenant", "version")
 
     def __init__(self, tenant: str, target: Target) -> None:
         self.tenant = tenant
@@ -61,13 +40,17 @@ class Group:
         self.version = _specifier(target.version)
         self.tags = frozenset(target.tags)
         self.strategy_name = ""
-        self.strategy: Strategy[Endpoint] = STRATEGIES[DEFAULT_STRATEGY]()
+        self.strategy: Strategy[Endpoint]
+        self.sticky: Sticky | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
+        self.use(Upstream(tenant, target.service))
 
-    def use(self, strategy: str) -> None:
-        if strategy != self.strategy_name:
-            self.strategy_name = strategy
-            self.strategy = STRATEGIES[strategy]()
+    def use(self, upstream: Upstream) -> None:
+        """Pick as the service's upstream says."""
+        self.sticky = sticky_of(upstream.sticky)
+        if upstream.load_balancing != self.strategy_name:
+            self.strategy_name = upstream.load_balancing
+            self.strategy = STRATEGIES[upstream.load_balancing]()
 
 
 Share = tuple[Group, int]
@@ -76,26 +59,51 @@ Share = tuple[Group, int]
 class Balancer:
     """All groups and endpoints of this worker. An endpoint lives as long as its instance, whatever is published."""
 
-    def __init__(self, catalog: Catalog, random: Random, wall: clock.Clock = clock.wall) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        random: Random,
+        wall: clock.Clock = clock.wall,
+        monotonic: clock.Clock = clock.monotonic,
+        zone: str = "",
+    ) -> None:
         self._catalog = catalog
         self._random = random
         self._wall = wall
+        self._now = monotonic
+        self._zone = zone
+        self._upstreams: dict[Pair, Upstream] = {}
+        self._secure: Mapping[Pair, Secure] = {}
+        self._outliers: dict[Pair, Outliers] = {}
         self._groups: dict[tuple[str, Target], Group] = {}
         self._of_service: dict[Pair, list[Group]] = {}
         self._endpoints: dict[Pair, dict[str, Endpoint]] = {}
         self._recheck_at: dict[Pair, float] = {}
 
-    def adopt(self, table: RoutingTable) -> None:
-        """Have a group for every target of the table, and none besides."""
-        strategies = {(each.tenant, each.service): each.load_balancing for each in table.upstreams}
+    def adopt(self, table: RoutingTable, secure: Mapping[Pair, Secure] = MappingProxyType({})) -> None:
+        """Have a group for every target of the table, and none besides. `secure` says how TLS is spoken to whom."""
+        self._upstreams = {(each.tenant, each.service): each for each in table.upstreams}
+        self._secure = secure
         wanted = {(route.tenant, _selection(target)) for route in table.routes for target in route.targets}
         wanted |= {(route.tenant, Target(route.mirror.service)) for route in table.routes if route.mirror.service}
         self._groups = {key: self._groups.get(key) or Group(*key) for key in wanted}
         self._of_service = {}
         for group in self._groups.values():
             self._of_service.setdefault((group.tenant, group.service), []).append(group)
-            group.use(strategies.get((group.tenant, group.service), DEFAULT_STRATEGY))
+            group.use(self._upstream((group.tenant, group.service)))
+        self._outliers = {pair: self._outliers_of(pair) for pair in self._of_service}
         self.refresh({*self._of_service, *self._endpoints})
+
+    def _upstream(self, pair: Pair) -> Upstream:
+        return self._upstreams.get(pair) or Upstream(*pair)
+
+    def _outliers_of(self, pair: Pair) -> Outliers:
+        policy = self._upstream(pair).outlier
+        known = self._outliers.get(pair)
+        if known is None:
+            return Outliers(policy)
+        known.policy = policy
+        return known
 
     def shares(self, tenant: str, targets: Iterable[Target]) -> tuple[Share, ...]:
         """A route's targets as groups with weights."""
@@ -106,17 +114,43 @@ class Balancer:
         now = self._wall()
         for pair in pairs:
             groups = self._of_service.get(pair, [])
-            instances = self._catalog.instances(*pair) if groups else ()
+            upstream = self._upstream(pair)
+            instances = self._instances(upstream) if groups else ()
             known = self._endpoints.get(pair, {})
             eligible = [
-                (instance, _endpoint(instance, instance.weight(now), address, known))
-                for instance in instances
-                if instance.eligible(now) and (address := _http_address(instance))
+                (instance, self._endpoint(instance, address, upstream, known, now))
+                for instance in _eligible(instances, upstream.panic_threshold, now)
+                if (address := _http_address(instance, secure=pair in self._secure))
             ]
             self._keep(pair, known, {endpoint.id: endpoint for _, endpoint in eligible})
             for group in groups:
-                group.endpoints = _weighty([each for each in eligible if _fits(group, each[0])], now)
+                fit = [each for each in eligible if _fits(group, each[0])]
+                group.endpoints = _weighty(_near(fit, upstream.zone, self._zone), now)
             self._note_expiry(pair, instances, now)
+
+    def _instances(self, upstream: Upstream) -> Collection[Instance]:
+        if not upstream.addresses:
+            return self._catalog.instances(upstream.tenant, upstream.service)
+        return [_stationary(upstream, index) for index in range(len(upstream.addresses))]
+
+    def _endpoint(
+        self, instance: Instance, address: Address, upstream: Upstream, known: dict[str, Endpoint], now: float
+    ) -> Endpoint:
+        pair = upstream.tenant, upstream.service
+        secure = (self._secure.get(pair) or tls.usual()) if address.protocol == "https" else None
+        # Weight 0 is judged by `_weighty`; where such an instance gets requests, it is among its like.
+        id, weight = instance.key.id, max(instance.weight(now), 1)
+        endpoint = known.get(id)
+        if endpoint is None or endpoint.pool.target != (address.host, address.port, secure):
+            pool = Pool(address.host, address.port, secure)
+            endpoint = Endpoint(upstream.service, id, weight, pool, instance.document.zone)
+            if upstream.slow_start_seconds:
+                # Who was there before this worker looked is as warm as the time since it registered.
+                age = 0.0 if known else max(0.0, now - instance.registered_at)
+                endpoint.start_slowly(self._now() - age, upstream.slow_start_seconds)
+        endpoint.weight = weight
+        endpoint.outliers = self._outliers.get(pair)
+        return endpoint
 
     def refresh_due(self) -> None:
         """Bind again where an operator's word has ended since."""
@@ -124,24 +158,31 @@ class Balancer:
         due = [pair for pair, at in self._recheck_at.items() if at <= now]
         self.refresh(due)
 
-    def pick(self, shares: tuple[Share, ...], now: float, key: str, tried: Collection[str] = ()) -> Endpoint | None:
+    def pick(
+        self,
+        shares: tuple[Share, ...],
+        now: float,
+        key: str,
+        tried: Collection[str] = (),
+        x: Exchange | None = None,
+    ) -> Endpoint | None:
         """The instance for a request, other than those `tried`; None when there is none.
 
         One that rests is picked only when all that are left do.
         """
         group = shares[0][0] if len(shares) == 1 else self._share(shares)
+        if group.sticky is not None and x is not None and (subject := group.sticky.subject(x)):
+            return _loyal(shares, group, digest(subject), now, tried)
         if not tried and group.endpoints:
             endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
-            if endpoint.rests_until <= now:
+            if endpoint.careful_until <= now:
                 return endpoint
-        usable = [each for each, weight in shares if weight or len(shares) == 1]
-        left = [e for each in usable for e in each.endpoints if name_of(e) not in tried]
+        left = _left(shares, now, tried)
         if not left:
             return None
-        left = [endpoint for endpoint in left if endpoint.rests_until <= now] or left
         for _ in range(len(group.endpoints)):
             endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
-            if endpoint in left:
+            if endpoint in left and (self._random() < endpoint.warmth(now) or group.strategy_name == "hash"):
                 return endpoint
         return left[int(self._random() * len(left))]
 
@@ -172,6 +213,9 @@ class Balancer:
             self._endpoints[pair] = wanted
         else:
             self._endpoints.pop(pair, None)
+        if outliers := self._outliers.get(pair):
+            outliers.members = wanted.values()
+            outliers.tidy()
 
     def _note_expiry(self, pair: Pair, instances: Iterable[Instance], now: float) -> None:
         ends = [f.expires_at for i in instances for f in i.facts.values() if f.expires_at > now]
@@ -181,23 +225,58 @@ class Balancer:
             self._recheck_at.pop(pair, None)
 
 
-def _endpoint(instance: Instance, weight: int, address: Address, known: dict[str, Endpoint]) -> Endpoint:
-    # Weight 0 is judged by `_weighty`; where such an instance gets requests, it is among its like.
-    key, weight = instance.key, max(weight, 1)
-    endpoint = known.get(key.id)
-    if endpoint is None or (endpoint.pool.host, endpoint.pool.port) != (address.host, address.port):
-        endpoint = Endpoint(key.service, key.id, weight, Pool(address.host, address.port))
-    endpoint.weight = weight
-    return endpoint
+def _left(shares: tuple[Share, ...], now: float, tried: Collection[str]) -> list[Endpoint]:
+    """Who may still be tried, of all targets that take any request; who rests only where nobody else is left."""
+    usable = [group for group, weight in shares if weight or len(shares) == 1]
+    left = [endpoint for group in usable for endpoint in group.endpoints if name_of(endpoint) not in tried]
+    return [endpoint for endpoint in left if endpoint.rests_until <= now] or left
 
 
-def _http_address(instance: Instance) -> Address | None:
-    """Its endpoint named `http`, else the first that speaks HTTP."""
+def _loyal(
+    shares: tuple[Share, ...], group: Group, subject: int, now: float, tried: Collection[str]
+) -> Endpoint | None:
+    """The subject's own instance; its next choice, where that one rests or was tried."""
+    left = _left(((group, 1),), now, tried) or _left(shares, now, tried)
+    return favourite(left, subject) if left else None
+
+
+def _eligible(instances: Collection[Instance], panic_threshold: float, now: float) -> Sequence[Instance]:
+    """Those that may get traffic. Where too few are left of those that are meant to serve, all of these: rather a few
+    failures than the end of the healthy ones too (Envoy's panic threshold)."""
+    if not panic_threshold:
+        return [instance for instance in instances if instance.eligible(now)]
+    enabled = [instance for instance in instances if instance.state(now) == "enabled"]
+    well = [instance for instance in enabled if instance.health != "unhealthy"]
+    return enabled if len(well) < panic_threshold * len(enabled) else well
+
+
+def _near(eligible: list[tuple[Instance, Endpoint]], use: str, zone: str) -> list[tuple[Instance, Endpoint]]:
+    """Those of the gateway's own zone, where the service wants that."""
+    if use == "off" or not zone:
+        return eligible
+    near = [each for each in eligible if each[1].zone == zone]
+    return near if near or use == "strict" else eligible
+
+
+def _stationary(upstream: Upstream, index: int) -> Instance:
+    """A place that the upstream names, as if it had registered."""
+    address = upstream.addresses[index]
+    name = f"{address.host}:{address.port}"
+    place = Address(address.protocol, address.host, address.port)
+    document = Document(endpoints={address.protocol: place}, weight=address.weight, zone=address.zone)
+    return Instance(Key(upstream.tenant, upstream.service, name), document, 0.0)
+
+
+def _http_address(instance: Instance, *, secure: bool) -> Address | None:
+    """Its endpoint named `http`, else the first that speaks HTTP; where TLS is set up for the service, one with TLS
+    before one without."""
     endpoints = instance.document.endpoints
-    preferred = endpoints.get("http")
-    if preferred is not None and preferred.protocol == "http":
-        return preferred
-    return next((each for each in endpoints.values() if each.protocol == "http"), None)
+    plain = endpoints.get("http")
+    if plain is None or plain.protocol != "http":
+        plain = next((each for each in endpoints.values() if each.protocol == "http"), None)
+    if plain is not None and not secure:
+        return plain
+    return next((each for each in endpoints.values() if each.protocol == "https"), plain)
 
 
 def _weighty(eligible: list[tuple[Instance, Endpoint]], now: float) -> tuple[Endpoint, ...]:
@@ -224,11 +303,6 @@ def _fits(group: Group, instance: Instance) -> bool:
         return Version(instance.document.version) in group.version
     except InvalidVersion:
         return False
-
-
-def name_of(endpoint: Endpoint) -> str:
-    """How people are told which instance it was."""
-    return f"{endpoint.service}/{endpoint.id}"
 
 
 def check_targets(targets: Iterable[Target]) -> str:

@@ -33,6 +33,7 @@ class Exchange:
     """A request and its answer. Made before the first step; each step fills in its part."""
 
     __slots__ = (
+        "address",
         "binding",
         "bucket",
         "buckets",
@@ -84,6 +85,7 @@ class Exchange:
         self.scheme: str = scope["scheme"]
         peer = scope["client"]
         self.peer: str = peer[0] if peer else ""
+        self.address = self.peer
         self.tenant = self.service = self.instance = self.host = self.target = ""
         self.binding = self.client = self.bucket = self.kept = None
         self.buckets = ()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from anumate.lib.clock import Clock
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
-from gateway.proxy.balancer import Endpoint
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange, Header
 from gateway.proxy.guard import Pass
 from gateway.proxy.heads import answer_head
@@ -56,25 +56,33 @@ class Forwarder:
         started = self._now()
         endpoint.started()
         try:
-            delivery = await self._deliver(binding, x, head, endpoint, receive)
+            delivery = await self.deliver(binding, x, head, endpoint, receive)
             try:
-                await self._answer(binding, x, delivery, endpoint, permit, started, send)
+                await self.answer(binding, x, delivery, endpoint, permit, started, send)
             finally:
                 delivery.end()
         except UpstreamError as error:
-            now = self._now()
-            if not permit.voted:
-                endpoint.observed(now, now - started, failed=True)
-            if error.unsent:
-                endpoint.rest(now)
+            self.failed(endpoint, permit, started, error)
             raise
         finally:
             endpoint.ended()
 
-    async def _deliver(
+    def failed(self, endpoint: Endpoint, permit: Pass, started: float, error: UpstreamError) -> None:
+        """Have balancing know of it."""
+        now = self._now()
+        if not permit.voted:
+            endpoint.observed(now, now - started, failed=True)
+        if error.unsent:
+            endpoint.rest(now)
+
+    async def deliver(
         self, binding: Binding, x: Exchange, head: bytes, endpoint: Endpoint, receive: Receive
     ) -> Delivery:
-        """Send the request; answers once the head of an answer is there."""
+        """Send the request; answers once the head of an answer is there.
+
+        Raises:
+            UpstreamError, ClientGone, Problem: there will be none.
+        """
         timeouts = binding.route.timeouts
         connection = endpoint.pool.take()
         if connection is not None:
@@ -89,7 +97,7 @@ class Forwarder:
         connection = await endpoint.pool.connect(min(timeouts.connect, x.timeout))
         return await Delivery(x, connection, receive, timeouts.idle).start(head)
 
-    async def _answer(
+    async def answer(
         self,
         binding: Binding,
         x: Exchange,
@@ -99,6 +107,11 @@ class Forwarder:
         started: float,
         send: Send,
     ) -> None:
+        """Pass the answer on, and have balancing and the breaker know what it was like.
+
+        Raises:
+            UpstreamError: it broke off, or was refused. ClientGone.
+        """
         # Judged by its head: a stream may last for hours, and a trial's permit must not.
         connection = delivery.connection
         status = connection.status

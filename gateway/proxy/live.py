@@ -10,9 +10,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from anumate.lib.env import Env
+from anumate.lib.sealing import unseal
 from anumate_integration_service.retries import RetryBudget
 from gateway.proxy.admission import Admission, Gate
-from gateway.proxy.balancer import Balancer, Share, check_targets
+from gateway.proxy.balancer import Balancer, Pair, Share, check_targets
 from gateway.proxy.canary import Choice
 from gateway.proxy.cors import Cors, of_route
 from gateway.proxy.edits import edits_of
@@ -20,13 +21,16 @@ from gateway.proxy.exchange import NO_STATUSES
 from gateway.proxy.guard import Guard
 from gateway.proxy.limiter import Policy
 from gateway.proxy.mirror import Reflection
-from gateway.proxy.policies import AccessLog
+from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.router import Router
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode
+from gateway.proxy.tls import Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
 
 INVOKE: Final = "gateway:invoke"
+TLS_KEYS: Final = "upstream-tls"
+"""Label that the private keys of upstreams are sealed with."""
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
 _Item = TypeVar("_Item")
@@ -108,7 +112,7 @@ def _reflection(route: Route, balancer: Balancer) -> Reflection | None:
 class Compiled:
     """A table, taken apart beside the loop. `skipped` are the routes that could not be, each with the sentence why."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, pepper: str = "") -> None:
         table = decode(body)
         bad = {route.id: (route.name, why) for route in table.routes if (why := _defect(route))}
         self.skipped = [(name, f"Route {name} is left out: {why}") for name, why in bad.values()]
@@ -117,6 +121,19 @@ class Compiled:
         self.router = Router(self.table)
         self.skipped += self.router.skipped
         self.policies = {(limit.tenant, limit.name): Policy(limit) for limit in table.rate_limits}
+        self.secure = dict(self._secure(pepper))
+
+    def _secure(self, pepper: str) -> Iterator[tuple[Pair, Secure]]:
+        """How TLS is spoken to the services that say so. Where they say it badly, as to any other: verified."""
+        for each in self.table.upstreams:
+            if each.tls == Tls():
+                continue
+            try:
+                key = unseal(pepper, TLS_KEYS, each.tls_key) if each.tls_key else ""
+                yield (each.tenant, each.service), secure(each.tls, key)
+            except ValueError as error:
+                self.skipped.append((each.service, f"Upstream {each.service}: {error}"))
+                yield (each.tenant, each.service), usual()
 
 
 class Here:
@@ -153,7 +170,7 @@ class Live:
 
     def swap(self, compiled: Compiled) -> None:
         table = compiled.table
-        self._balancer.adopt(table)
+        self._balancer.adopt(table, compiled.secure)
         self._guard.adopt(table)
         self._admission.adopt(table)
         bindings = {route.id: self._bind(route, compiled) for route in table.routes}

@@ -9,7 +9,8 @@ from typing import Final
 
 from anumate.lib.clock import Clock
 from anumate_integration_service.balancing import Random
-from gateway.proxy.balancer import Balancer, Endpoint, Share
+from gateway.proxy.balancer import Balancer, Share
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.upstream import UpstreamError
 

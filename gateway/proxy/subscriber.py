@@ -15,8 +15,9 @@ SECTION = "routes"
 class Subscriber:
     """Given each body of the section `routes`. A burst of them costs one compilation at a time, the newest last."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, pepper: str = "") -> None:
         self._live = live
+        self._pepper = pepper
         self._newest: bytes | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -34,6 +35,6 @@ class Subscriber:
         while (body := self._newest) is not None:
             self._newest = None
             try:
-                self._live.swap(await asyncio.to_thread(Compiled, body))
+                self._live.swap(await asyncio.to_thread(Compiled, body, self._pepper))
             except Exception as error:  # whatever it is, the next table must find this task able to take it
                 logger.error("the table published is not one, the last good one stays: %r", error)

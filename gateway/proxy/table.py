@@ -59,7 +59,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 class Upstream(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a service is balanced, guarded and reached. `breaker` None: the defaults of the environment.
 
-    `addresses` take the place of what the registry knows.
+    `addresses` take the place of what the registry knows; `tls_key` is the sealed private key to the TLS certificate.
     """
 
     tenant: str
@@ -74,6 +74,7 @@ class Upstream(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrent: int = 0
     addresses: tuple[Address, ...] = ()
     tls: Tls = Tls()
+    tls_key: str = ""
 
 
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):

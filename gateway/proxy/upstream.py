@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Final
+import ssl
+from typing import Any, Final
 
 import httptools
 
 from gateway.proxy.policies import RetryOn
+from gateway.proxy.tls import Secure
 from registry.live.addresses import resolve
 
 HEAD_LIMIT: Final = 64 * 1024
@@ -46,6 +48,14 @@ class UpstreamError(Exception):
 
 class ConnectFailed(UpstreamError):
     code = "upstream_connect_failed"
+    reason = "connect"
+    unsent = True
+
+
+class Untrusted(UpstreamError):
+    """It could not prove to be who it should be."""
+
+    code = "upstream_untrusted"
     reason = "connect"
     unsent = True
 
@@ -308,13 +318,19 @@ class Connection(asyncio.Protocol):
 class Pool:
     """The connections to one address. The one used last is used next, so that spares grow old and are closed."""
 
-    __slots__ = ("_closed", "_idle", "host", "port")
+    __slots__ = ("_closed", "_idle", "host", "port", "secure")
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, secure: Secure | None = None) -> None:
         self.host = host
         self.port = port
+        self.secure = secure
         self._idle: list[Connection] = []
         self._closed = False
+
+    @property
+    def target(self) -> tuple[str, int, Secure | None]:
+        """Where it leads, and how."""
+        return self.host, self.port, self.secure
 
     def take(self) -> Connection | None:
         """An idle connection, if there is one that is still open."""
@@ -332,22 +348,30 @@ class Pool:
         """A new connection.
 
         Raises:
-            ConnectFailed, ConnectTimedOut: there is none within `seconds`.
+            ConnectFailed, ConnectTimedOut, Untrusted: there is none within `seconds`.
         """
         try:
             async with asyncio.timeout(seconds):
                 return await self._connect()
         except TimeoutError:
             raise ConnectTimedOut(f"It did not accept a connection within {seconds:.3g} s.") from None
+        except ssl.SSLCertVerificationError as error:
+            raise Untrusted(f"Its certificate is not to be trusted: {error.verify_message.rstrip('.')}.") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(f"TLS could not be agreed on with it ({error.reason or error}).") from None
         except OSError as error:
             raise ConnectFailed(f"It does not accept connections ({error.strerror or error}).") from None
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
+        secure = self.secure
+        encryption: dict[str, Any] = (
+            {"ssl": secure.context, "server_hostname": secure.server_name or self.host} if secure else {}
+        )
         for address in await resolve(self.host):  # what a name means now may be an address nobody may reach
             try:
-                _, connection = await loop.create_connection(lambda: Connection(self), address, self.port)
+                _, connection = await loop.create_connection(lambda: Connection(self), address, self.port, **encryption)
             except OSError as error:
                 failure = error
             else:

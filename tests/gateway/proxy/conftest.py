@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ class Service:
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
 
-    async def start(self, port: int = 0) -> Service:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+    async def start(self, port: int = 0, context: ssl.SSLContext | None = None) -> Service:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

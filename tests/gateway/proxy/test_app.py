@@ -15,8 +15,9 @@ from anumate.lib.env import Env
 from anumate.lib.redis import connect
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy.app import Gateway
-from gateway.proxy.balancer import Balancer, Endpoint, Group
+from gateway.proxy.balancer import Balancer, Group
 from gateway.proxy.config import Config
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.policies import Pair
 from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool

@@ -20,7 +20,7 @@ def test_a_tenants_bad_route_leaves_anothers_of_the_same_name_alone() -> None:
 
 
 async def test_whatever_compiling_raises_the_old_table_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(body: bytes) -> Any:
+    def fails(*_: object) -> Any:
         raise RuntimeError("a mistake")
 
     monkeypatch.setattr("gateway.proxy.subscriber.Compiled", fails)

@@ -1,0 +1,95 @@
+"""A second try while the first still waits: for the few slow answers, at the price of a few requests more.
+
+After Dean and Barroso, "The Tail at Scale" (2013), and Envoy's hedging. Only for methods that may reach a service
+twice, and only once the whole body is at hand. The first answer wins, whatever its status; the others' connections are
+closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from anumate.lib.clock import Clock
+from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.forwarder import Delivery, Forwarder, Receive, Send
+from gateway.proxy.guard import Pass
+from gateway.proxy.live import Binding
+from gateway.proxy.upstream import UpstreamError
+
+
+def may_hedge(binding: Binding, x: Exchange) -> bool:
+    """Whether the route wants it and the request allows it."""
+    if not binding.route.hedge.after or x.method not in binding.repeatable:
+        return False
+    return x.first_body is None or not x.first_body.get("more_body")
+
+
+class Hedge:
+    """The tries of one request that run beside each other."""
+
+    def __init__(self, forwarder: Forwarder, binding: Binding, x: Exchange, head: bytes, monotonic: Clock) -> None:
+        self._forwarder = forwarder
+        self._binding = binding
+        self._x = x
+        self._head = head
+        self._now = monotonic
+        self._running: dict[asyncio.Task[Delivery], tuple[Endpoint, float]] = {}
+
+    async def forward(
+        self, first: Endpoint, another: Callable[[], Endpoint | None], permit: Pass, receive: Receive, send: Send
+    ) -> None:
+        """As `Forwarder.forward`; `another` gives the instance for a further try, as long as there may be one.
+
+        Raises:
+            UpstreamError: of the try that failed last. ClientGone.
+        """
+        try:
+            self._start(first, receive)
+            task = await self._first_answer(another, permit, receive)
+            endpoint, started = self._running[task]
+            self._x.service, self._x.instance = endpoint.service, name_of(endpoint)
+            await self._forwarder.answer(self._binding, self._x, task.result(), endpoint, permit, started, send)
+        finally:
+            await self._end()
+
+    def _start(self, endpoint: Endpoint, receive: Receive) -> None:
+        delivery = self._forwarder.deliver(self._binding, self._x, self._head, endpoint, receive)
+        endpoint.started()
+        self._running[asyncio.get_running_loop().create_task(delivery)] = endpoint, self._now()
+
+    async def _first_answer(
+        self, another: Callable[[], Endpoint | None], permit: Pass, receive: Receive
+    ) -> asyncio.Task[Delivery]:
+        hedge = self._binding.route.hedge
+        more = hedge.most
+        while True:
+            wait = hedge.after if more else None
+            done, _ = await asyncio.wait(self._running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    return task
+                endpoint, started = self._running.pop(task)
+                endpoint.ended()
+                if isinstance(error, UpstreamError):
+                    error.instance = name_of(endpoint)
+                    self._forwarder.failed(endpoint, permit, started, error)
+                if not self._running or not isinstance(error, UpstreamError):
+                    raise error
+            if not done:
+                more -= 1
+                if (endpoint_or_none := another()) is None:
+                    more = 0
+                else:
+                    self._start(endpoint_or_none, receive)
+
+    async def _end(self) -> None:
+        """Of an answer that came beside the winner's, nobody hears."""
+        for task, (endpoint, _) in self._running.items():
+            endpoint.ended()
+            task.cancel()
+        for answer in await asyncio.gather(*self._running, return_exceptions=True):
+            if isinstance(answer, Delivery):
+                answer.end()
