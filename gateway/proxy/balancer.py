@@ -175,16 +175,20 @@ class Balancer:
             return _loyal(shares, group, digest(subject), now, tried)
         if not tried and group.endpoints:
             endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
-            if endpoint.careful_until <= now:
+            if endpoint.careful_until <= now or (endpoint.rests_until <= now and self._is_warm(group, endpoint, now)):
                 return endpoint
         left = _left(shares, now, tried)
         if not left:
             return None
         for _ in range(len(group.endpoints)):
             endpoint = group.strategy.pick(group.endpoints, now, self._random, key)
-            if endpoint in left and (self._random() < endpoint.warmth(now) or group.strategy_name == "hash"):
+            if endpoint in left and self._is_warm(group, endpoint, now):
                 return endpoint
         return left[int(self._random() * len(left))]
+
+    def _is_warm(self, group: Group, endpoint: Endpoint, now: float) -> bool:
+        """Whether it may have this request: in its slow start, chance decides. A key's own instance is always warm."""
+        return group.strategy_name == "hash" or self._random() < endpoint.warmth(now)
 
     def endpoints(self) -> Iterable[Endpoint]:
         return (endpoint for known in self._endpoints.values() for endpoint in known.values())

@@ -79,15 +79,10 @@ def test_when_too_few_are_well_all_that_are_meant_to_serve_are_used() -> None:
 def test_a_new_instance_gets_its_share_little_by_little() -> None:
     wall, clock = ManualClock(), ManualClock()
     known = Known(an_instance("old"))
-    draws = iter([])
     chance = [0.0]
-
-    def random() -> float:
-        return next(draws, chance[0])
-
     upstream = Upstream(*SERVICE, slow_start_seconds=100.0)
     wall.advance(1000.0)
-    balancer, group = bound(known, upstream, wall=wall, monotonic=clock, random=random)
+    balancer, group = bound(known, upstream, wall=wall, monotonic=clock, random=lambda: chance[0])
     known.listed = (*known.listed, an_instance("new", registered_at=wall()))
     balancer.refresh([SERVICE])
 
@@ -97,7 +92,7 @@ def test_a_new_instance_gets_its_share_little_by_little() -> None:
         return Counter(endpoint.id for endpoint in picked if endpoint)
 
     clock.advance(50.0)
-    assert shares(0.49) == {"old": 10, "new": 10}  # half of its share: this draw is within, the next is not
+    assert shares(0.49) == {"old": 10, "new": 10}  # within the half that it may have by now
     assert shares(0.51) == {"old": 20}
     clock.advance(50.0)
     assert shares(0.99) == {"old": 10, "new": 10}
@@ -106,7 +101,7 @@ def test_a_new_instance_gets_its_share_little_by_little() -> None:
 def test_who_has_been_there_for_long_starts_warm_with_a_new_worker() -> None:
     wall, clock = ManualClock(), ManualClock()
     wall.advance(1000.0)
-    known = Known(an_instance("a"), an_instance("b", registered_at=990.0))
+    known = Known(an_instance("a"), an_instance("b", registered_at=wall() - 10.0))
     _, group = bound(known, Upstream(*SERVICE, slow_start_seconds=100.0), wall=wall, monotonic=clock)
     assert {endpoint.id: round(endpoint.warmth(clock()), 2) for endpoint in group.endpoints} == {"a": 1.0, "b": 0.1}
 

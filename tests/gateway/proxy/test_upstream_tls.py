@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
 import ssl
@@ -131,14 +132,19 @@ async def test_without_ours_it_lets_nobody_in(world: World, authority: Authority
 
 
 async def test_a_plain_service_behind_an_https_address_is_a_failure_in_words(world: World) -> None:
-    service = await world.service("plain", "p")
-    world.publish(
-        a_route(), upstreams=(Upstream("default", "orders", addresses=(Address("127.0.0.1", service.port, "https"),)),)
-    )
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    places = (Address("127.0.0.1", server.sockets[0].getsockname()[1], "https"),)
+    world.publish(a_route(), upstreams=(Upstream("default", "orders", addresses=places),))
     gateway = await world.gateway()
     await gateway.knows("orders", 1)
     answer = await gateway.get()
     assert (answer.status_code, answer.json()["code"]) == (502, "upstream_connect_failed")
+    server.close()
 
 
 def test_settings_that_cannot_be_used_never_turn_verification_off(authority: Authority) -> None:
