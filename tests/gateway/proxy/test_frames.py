@@ -40,7 +40,8 @@ def test_it_follows_frames_however_they_are_cut(seed: int) -> None:
         step = cuts.choice((1, 2, 3, 7, 1000, 100_000))
         frames.follow(GOOD[at : at + step])
         at += step
-    assert frames.closed and frames.between
+    assert frames.closed
+    assert frames.between
 
 
 def test_it_knows_where_another_frame_may_be_put_in() -> None:
@@ -91,4 +92,5 @@ def test_its_own_close_frames_are_in_order(mask: bytes | None) -> None:
     data = close_frame(1001, "w" * 200, mask=mask)
     assert data == frame(8, b"\x03\xe9" + b"w" * 123, mask=mask)
     frames.follow(data)
-    assert frames.closed and frames.between
+    assert frames.closed
+    assert frames.between
