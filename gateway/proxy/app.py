@@ -35,6 +35,7 @@ from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import SECTION, Subscriber
+from gateway.proxy.switching import tunnel
 from gateway.proxy.tls import usual
 from gateway.proxy.tokens import Tokens
 from gateway.proxy.upstream import ClientGone, UpstreamError
@@ -65,7 +66,7 @@ class Gateway:
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
-        self.forwarder = Forwarder(self._added, self._now)
+        self.forwarder = Forwarder(self._added, self._now, tunnel)
         self.tokens = Tokens(config.pepper)
         self.peers = Peers(env.trusted_proxies)
         self.attempts = Attempts(
@@ -107,6 +108,8 @@ class Gateway:
             if binding.route.redirect.status:
                 await self._redirect(binding, x, send)
                 return
+            if x.handshake is not None:
+                _require_websockets(binding)
             x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
             if (token := self.limit(here, binding, x)) is not None:
                 await token
@@ -164,7 +167,7 @@ class Gateway:
 
     def _note(self, x: Exchange) -> None:
         """Count the request, and leave a line about it where the route wants one."""
-        binding, seconds = x.binding, self._now() - x.started
+        binding, seconds = x.binding, (x.ended or self._now()) - x.started
         status = x.status = x.status or CLIENT_GONE
         self.recorder.record(x.tenant, binding.route.name if binding else "", x.service, status, seconds)
         if binding is not None and binding.access_log is not None:
@@ -308,12 +311,18 @@ def _line(x: Exchange) -> str:
     return ascii(f"{x.method} {x.scope.get('raw_path', b'').decode('latin-1')}")[1:-1]
 
 
+def _require_websockets(binding: Binding) -> None:
+    if not binding.route.websockets.enabled:
+        raise Problem("malformed_request", f"Route {binding.route.name} takes no WebSocket connections.")
+
+
 async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """For a server that speaks the protocol itself; the gateway's own hands its connection over."""
     await receive()
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    problem = Problem("malformed_request", "WebSocket connections are not taken here.")
+    problem = Problem("malformed_request", "This server of the gateway does not hand its connections over.")
     headers, body = answer_of(problem, b"")
     await send({"type": "websocket.http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})

@@ -55,7 +55,8 @@ class Attempts:
         Raises:
             UpstreamError: none answered as it should. Problem. ClientGone.
         """
-        if not (total := binding.route.timeouts.total):
+        total = binding.route.timeouts.total
+        if not total or x.handshake is not None:  # a WebSocket lives as long as it is used
             await self._send(binding, x, receive, send)
             return
         try:

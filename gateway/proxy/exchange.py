@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
 from gateway.proxy.fields import HANDLED, OURS
+from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Exchange:
         "buckets",
         "client",
         "content_length",
+        "ended",
         "first_body",
+        "handshake",
         "has_body",
         "headers",
         "host",
@@ -73,6 +76,10 @@ class Exchange:
     buckets: Sequence[Bucket]
     """Those of several policies."""
     kept: Kept | None
+    handshake: Handshake | None
+    """Of a request that asks for a WebSocket."""
+    ended: float
+    """When a WebSocket's request was over, whose connection then goes on."""
     unwanted: frozenset[int]
     """Statuses with which an answer is tried again elsewhere."""
     rewriting: Rewriting
@@ -87,7 +94,8 @@ class Exchange:
         self.peer: str = peer[0] if peer else ""
         self.address = self.peer
         self.tenant = self.service = self.instance = self.host = self.target = ""
-        self.binding = self.client = self.bucket = self.kept = None
+        self.binding = self.client = self.bucket = self.kept = self.handshake = None
+        self.ended = 0.0
         self.buckets = ()
         self.unwanted = NO_STATUSES
         self.first_body: MutableMapping[str, Any] | None = None
@@ -162,12 +170,12 @@ class Exchange:
         else:
             self.has_body = version not in ("1.0", "1.1")
         upgrade = known.get(b"upgrade")
-        if upgrade and upgrade.lower() == b"websocket":
-            raise Problem("malformed_request", "WebSocket connections are not taken here.")
         if upgrade is not None and self.has_body:
             # The server's parser stops at the upgrade: the body would be lost, or be read as the next request.
             detail = "A request with a body cannot ask for another protocol."
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
+        if upgrade is not None and b"websocket" in tokens(upgrade):
+            self.handshake = read_handshake(self.method, version, known, scope["headers"])
         if self.method in ("CONNECT", "TRACE"):
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})

@@ -14,7 +14,7 @@ from gateway.proxy.exchange import Exchange, Header
 from gateway.proxy.guard import Pass
 from gateway.proxy.heads import answer_head
 from gateway.proxy.live import Binding
-from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, Refused, TimedOut, UpstreamError
+from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, Malformed, Refused, TimedOut, UpstreamError
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -32,9 +32,12 @@ def stalled(seconds: float) -> Problem:
 
 
 class Forwarder:
-    def __init__(self, added: Callable[[Exchange], list[Header]], monotonic: Clock) -> None:
+    def __init__(
+        self, added: Callable[[Exchange], list[Header]], monotonic: Clock, tunnel: Callable[..., Awaitable[None]]
+    ) -> None:
         self._added = added
         self._now = monotonic
+        self._tunnel = tunnel
 
     async def forward(
         self,
@@ -58,7 +61,11 @@ class Forwarder:
         try:
             delivery = await self.deliver(binding, x, head, endpoint, receive)
             try:
-                await self.answer(binding, x, delivery, endpoint, permit, started, send)
+                if delivery.connection.status == 101:
+                    self._switched(x, delivery, endpoint, permit, started)
+                    await self._tunnel(binding, x, delivery, self._added(x))
+                else:
+                    await self.answer(binding, x, delivery, endpoint, permit, started, send)
             finally:
                 delivery.end()
         except UpstreamError as error:
@@ -66,6 +73,19 @@ class Forwarder:
             raise
         finally:
             endpoint.ended()
+
+    def _switched(self, x: Exchange, delivery: Delivery, endpoint: Endpoint, permit: Pass, started: float) -> None:
+        """The instance took the WebSocket, and with that the request is over."""
+        if x.handshake is None:
+            raise Malformed("It switched to a protocol that nobody asked for.")
+        if why := x.handshake.check(delivery.connection.headers):
+            raise Malformed(f"Its answer to the WebSocket's handshake is wrong: {why}.")
+        now = x.ended = self._now()
+        x.status = 101
+        endpoint.reached()
+        endpoint.observed(now, now - started, failed=False)
+        permit.vote(Outcome.SUCCESS, now)
+        x.started_answer = True
 
     def failed(self, endpoint: Endpoint, permit: Pass, started: float, error: UpstreamError) -> None:
         """Have balancing know of it."""
@@ -155,8 +175,8 @@ class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
     __slots__ = (
-        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_idle", "_loop", "_receive"),
-        *("_timeout", "_timer", "_x", "connection", "sent"),
+        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_idle", "_left", "_loop"),
+        *("_receive", "_timeout", "_timer", "_x", "connection", "sent"),
     )
 
     def __init__(self, x: Exchange, connection: Connection, receive: Receive, idle: float) -> None:
@@ -171,6 +191,7 @@ class Delivery:
         self._asked = 0.0  # when the client was asked for the next piece, which has not come
         self._held_up = 0.0
         self._expecting = 0.0  # since when a piece of the answer's body is waited for
+        self._left = False
         self.sent = True
 
     @property
@@ -191,7 +212,7 @@ class Delivery:
         connection, first = self.connection, self._x.first_body
         bodiless = self._x.method == "HEAD"
         if first is None:
-            connection.begin(head, bodiless_answer=bodiless)
+            connection.begin(head, bodiless_answer=bodiless, switches=self._x.handshake is not None)
         else:
             more = first.get("more_body", False)
             connection.begin(head + self._framed(first.get("body", b""), more), bodiless_answer=bodiless)
@@ -245,10 +266,16 @@ class Delivery:
         else:
             self.connection.abort(TimedOut(f"Its answer stopped for {limit:g} s."))
 
+    def leave(self) -> None:
+        """The connection is handed over: what happens to it is no longer the exchange's business."""
+        self._left = True
+
     def end(self) -> None:
         self._timer.cancel()
         if self._companion is not None:
             self._companion.cancel()
+        if self._left:
+            return
         if self.sent:
             self.connection.release()
         else:

@@ -17,6 +17,7 @@ from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import Exchange, Header, nominated
 from gateway.proxy.fields import FORWARDED, HOP_BY_HOP
+from gateway.proxy.handshake import SWITCH
 from gateway.proxy.live import Binding
 
 PSEUDONYM: Final = b"anumate"
@@ -109,6 +110,8 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
         lines.append(b"content-length: " + x.content_length)
     elif x.has_body:
         lines.append(b"transfer-encoding: chunked")
+    if x.handshake is not None:
+        lines += (b"%b: %b" % field for field in SWITCH)
     head = b"\r\n".join(lines)
     # Servers differ in what they let through. One look at the whole: every line end must be one of ours.
     ends = len(lines) - 1

@@ -21,7 +21,7 @@ from gateway.proxy.upstream import UpstreamError
 
 def may_hedge(binding: Binding, x: Exchange) -> bool:
     """Whether the route wants it and the request allows it."""
-    if not binding.route.hedge.after or x.method not in binding.repeatable:
+    if not binding.route.hedge.after or x.method not in binding.repeatable or x.handshake is not None:
         return False
     return x.first_body is None or not x.first_body.get("more_body")
 

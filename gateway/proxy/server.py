@@ -10,6 +10,7 @@ import logging
 from random import getrandbits
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anumate.lib.problem import Problem
@@ -74,7 +75,7 @@ class Server(HttpToolsProtocol):
         if self._closing or self._farewell is not None:
             return
         self._unread += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._unread and not self._in_body:
             if self._unread > UNREAD_LIMIT:
                 self._refuse(_too_large())
@@ -84,6 +85,20 @@ class Server(HttpToolsProtocol):
             self._stop_head_timer()
         elif self._unread > UNREAD_LIMIT:
             self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.on_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def on_upgrade(self, rest: bytes) -> None:
+        """A request that asks for another protocol has ended; `rest` came after it."""
+        if self._should_upgrade():
+            self.handle_websocket_upgrade()
 
     # What the parser calls
 

@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_pool",
         "_reading_paused",
+        "_switches",
         "_until_close",
         "_waiter",
         "answered",
@@ -110,6 +111,7 @@ class Connection(asyncio.Protocol):
         "headers",
         "idle_since",
         "keep_alive",
+        "leftover",
         "reused",
         "status",
         "transport",
@@ -130,9 +132,14 @@ class Connection(asyncio.Protocol):
 
     # What the forwarder does
 
-    def begin(self, request: bytes, *, bodiless_answer: bool = False) -> None:
-        """Start an exchange by sending the request's head, with as much of its body as there is."""
+    def begin(self, request: bytes, *, bodiless_answer: bool = False, switches: bool = False) -> None:
+        """Start an exchange by sending the request's head, with as much of its body as there is.
+
+        With `switches` the instance may answer 101, after which the connection has to be handed over.
+        """
         self.status = 0
+        self._switches = switches
+        self.leftover = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.answered = self.complete = self.keep_alive = False
         self._bodiless = bodiless_answer
@@ -195,6 +202,12 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()
 
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Leave the connection to another protocol, after an answer 101; answers with what came after that."""
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
+        return self.transport, self.leftover
+
     def abort(self, error: Exception) -> None:
         """End the exchange and the connection; who waits gets `error`."""
         if self.error is None:
@@ -209,11 +222,20 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.complete:
-            self.abort(Malformed("It sent bytes that nobody asked for."))
+            if self.status == 101:
+                self.leftover += data
+            else:
+                self.abort(Malformed("It sent bytes that nobody asked for."))
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.status == 101:
+                self.leftover = data[upgrade.args[0] :]
+                self.transport.pause_reading()
+            else:
+                self._not_http(upgrade)
+        except httptools.HttpParserError as error:
             self._not_http(error)
         if not self.answered and self.error is None:
             self._head_bytes += len(data)
@@ -262,11 +284,11 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self._informational = True
             if status == 101:
-                self.error = Malformed("It switched to a protocol that nobody asked for.")
+                self._switch()
             return
         fields = dict(self.headers)
         coding = fields.get(b"transfer-encoding")
-        illegal = _ILLEGAL(b"".join([value for _, value in self.headers]))
+        illegal = self._has_illegal_value()
         if status > 599 or illegal or (coding is not None and coding.lower() != b"chunked"):
             self.error = Malformed("Its status, a field value or its transfer coding is not acceptable.")
             return
@@ -277,6 +299,19 @@ class Connection(asyncio.Protocol):
             self.complete = True
         else:
             self._until_close = coding is None and b"content-length" not in fields
+
+    def _switch(self) -> None:
+        if not self._switches or not self._parser.should_upgrade():
+            self.error = Malformed("It switched to a protocol that nobody asked for.")
+        elif self._has_illegal_value():
+            self.error = Malformed("A field value of its answer is not acceptable.")
+        else:
+            self._informational = False
+            self.status = 101
+            self.answered = self.complete = True
+
+    def _has_illegal_value(self) -> bool:
+        return _ILLEGAL(b"".join([value for _, value in self.headers])) is not None
 
     def on_body(self, body: bytes) -> None:
         if self.complete:

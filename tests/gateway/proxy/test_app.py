@@ -321,15 +321,6 @@ async def test_browsers_may_call_from_listed_origins(world: World, service: Serv
     assert other.headers["vary"] == "Origin"
 
 
-async def test_a_websocket_is_refused_in_words(gateway: Running) -> None:
-    answer = await gateway.raw(
-        b"GET /orders HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"WebSocket connections are not taken here." in answer
-
-
 async def test_a_mistake_of_ours_is_a_problem_too(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway.app.balancer, "pick", None)
     answer = await gateway.get()
