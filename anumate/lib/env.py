@@ -203,6 +203,19 @@ class Env:
         5,
         "Consecutive failures that open a breaker without a policy.",
     )
+    gateway_drain_seconds: int = var(
+        "GATEWAY_DRAIN_SECONDS",
+        _whole(1, 3600),
+        30,
+        "How long a gateway worker that ends waits for requests in flight, before it cuts them.",
+    )
+    gateway_tls_certificate: str = var(
+        "GATEWAY_TLS_CERTIFICATE", TEXT, "", "PEM file of the gateway's certificate chain; with it, it serves HTTPS."
+    )
+    gateway_tls_key: str = var("GATEWAY_TLS_KEY", TEXT, "", "PEM file of the private key to it.")
+    gateway_tls_client_authorities: str = var(
+        "GATEWAY_TLS_CLIENT_AUTHORITIES", TEXT, "", "PEM file of authorities; with it, clients must show a certificate."
+    )
     gateway_zone: str = var(
         "GATEWAY_ZONE", TEXT, "", "Zone that the gateway runs in, for services that prefer instances nearby."
     )

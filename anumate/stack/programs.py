@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from anumate.lib.env import Env
 from anumate.stack.process import Program
 
 # What others lean on stops later.
@@ -63,11 +65,14 @@ def web(env: Mapping[str, str], host: str, port: int, workers: int, log_level: s
     return Program("web", argv, env, PLATFORM, ready=ready)
 
 
-def gateway(env: Mapping[str, str], host: str, port: int, workers: int, log_level: str) -> Program:
-    argv = _gunicorn("gateway", "gateway.proxy.worker.GatewayWorker", host, port, workers, log_level)
+def gateway(
+    env: Mapping[str, str], host: str, port: int, workers: int, log_level: str, tls: Sequence[str] = ()
+) -> Program:
+    """`tls` are gunicorn's options for the listener's certificate."""
+    argv = (*_gunicorn("gateway", "gateway.proxy.worker.GatewayWorker", host, port, workers, log_level), *tls)
 
     async def ready() -> bool:
-        return await status_of(port, "/-/readyz", host=host) == 200
+        return await status_of(port, "/-/readyz", host=host, secure=bool(tls)) == 200
 
     return Program("gateway", argv, env, PLATFORM, ready=ready)
 
@@ -129,11 +134,30 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
-async def status_of(port: int, path: str, *, host: str = "127.0.0.1", headers: Mapping[str, str] | None = None) -> int:
+def listener_tls(env: Env) -> tuple[str, ...]:
+    """What gunicorn has to know to serve HTTPS."""
+    if not env.gateway_tls_certificate:
+        return ()
+    options = [f"--certfile={env.gateway_tls_certificate}"]
+    if env.gateway_tls_key:
+        options.append(f"--keyfile={env.gateway_tls_key}")
+    if env.gateway_tls_client_authorities:
+        options += [f"--ca-certs={env.gateway_tls_client_authorities}", f"--cert-reqs={ssl.CERT_REQUIRED.value}"]
+    return tuple(options)
+
+
+async def status_of(
+    port: int,
+    path: str,
+    *,
+    host: str = "127.0.0.1",
+    headers: Mapping[str, str] | None = None,
+    secure: bool = False,
+) -> int:
     """The status of an HTTP answer, 0 when there is none."""
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    answer = await _ask(reachable(host), port, "\r\n".join([*lines, "", ""]).encode())
+    answer = await _ask(reachable(host), port, "\r\n".join([*lines, "", ""]).encode(), secure=secure)
     parts = answer.split(b" ", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else 0
 
@@ -142,11 +166,13 @@ async def _says(port: int, question: bytes, expected: bytes) -> bool:
     return (await _ask("127.0.0.1", port, question, len(expected))).startswith(expected)
 
 
-async def _ask(host: str, port: int, question: bytes, size: int = len(b"HTTP/1.1 200 ")) -> bytes:
+async def _ask(
+    host: str, port: int, question: bytes, size: int = len(b"HTTP/1.1 200 "), *, secure: bool = False
+) -> bytes:
     """The first `size` bytes of the answer, fewer when the other side is not there or does not say so much."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=_anybody() if secure else None)
             try:
                 writer.write(question)
                 return await reader.readexactly(size)
@@ -154,3 +180,11 @@ async def _ask(host: str, port: int, question: bytes, size: int = len(b"HTTP/1.1
                 writer.close()
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return b""
+
+
+def _anybody() -> ssl.SSLContext:
+    """For knocking at our own door, whatever name its certificate has."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -147,7 +147,9 @@ class Stack:
             return
         port, workers = self.env.gateway_port, self.options.gateway_workers
         gateway = await self._launch(
-            programs.gateway(self.environ, self.options.host, port, workers, self.env.log_level)
+            programs.gateway(
+                self.environ, self.options.host, port, workers, self.env.log_level, programs.listener_tls(self.env)
+            )
         )
         await self._report(gateway, f"gateway on port {port}")
 
@@ -203,7 +205,11 @@ class Stack:
                 raise StartError(f"the gateway answers {status or 'nothing'} for /orders/")
             await asyncio.sleep(0.05)
             status = await programs.status_of(
-                self.env.gateway_port, "/orders/", host=self.options.host, headers=headers
+                self.env.gateway_port,
+                "/orders/",
+                host=self.options.host,
+                headers=headers,
+                secure=bool(self.env.gateway_tls_certificate),
             )
 
     def _show(self, first: bool, seconds: float) -> None:
@@ -217,7 +223,8 @@ class Stack:
         rows.append(("API key", kept))
         if self.env.gateway_enabled:
             path = "orders/" if self.options.demo else ""
-            address = f"http://{_bracketed(host)}:{self.env.gateway_port}/{path}"
+            scheme = "https" if self.env.gateway_tls_certificate else "http"
+            address = f"{scheme}://{_bracketed(host)}:{self.env.gateway_port}/{path}"
             rows.append(("Gateway", f'curl -H "X-API-Key: {key}" {address}'))
         victim = next((child for child in self.children if child.program.stage == programs.DEMO), None)
         if victim is not None:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -34,6 +34,7 @@ from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Rule
+from gateway.proxy.standing import Standing
 from gateway.proxy.subscriber import SECTION, Subscriber
 from gateway.proxy.switching import tunnel
 from gateway.proxy.tls import usual
@@ -46,6 +47,8 @@ logger = logging.getLogger("anumate.gateway")
 
 TICK_SECONDS: Final = 1.0
 _VIA: Final = (b"via", VIA)
+_CLOSE: Final = (b"connection", b"close")
+_TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _JSON: Final = (b"content-type", b"application/json")
 _ABOUT: Final = b'{"service":"anumate-gateway","health":"/-/readyz"}'
 
@@ -63,6 +66,7 @@ class Gateway:
         self.admission = Admission(env.gateway_max_concurrent)
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
+        self.standing = Standing(config.worker, self.node, self.live, self.admission)
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
@@ -199,8 +203,10 @@ class Gateway:
         if path == "/-/livez":
             return 200, [_JSON], b'{"status":"alive"}'
         if path == "/-/readyz":
-            return (200 if self.live.loaded else 503), [_JSON], msgspec.json.encode(self._readiness(here))
-        raise Problem("not_found", "The gateway has /-/livez and /-/readyz.")
+            return (200 if self.standing.ready else 503), [_JSON], msgspec.json.encode(self.standing.readiness())
+        if path == "/-/metrics":
+            return 200, [_TEXT], self.standing.metrics(self._wall())
+        raise Problem("not_found", "The gateway has /-/livez, /-/readyz and /-/metrics.")
 
     def _rules_asked_for(self, here: Here, x: Exchange) -> Cors | None:
         """What a preflight asks about: the rules of the route that will take the request, or those for all."""
@@ -219,17 +225,6 @@ class Gateway:
         address = location(redirect, path, x.query, scheme=x.scheme, authority=authority, host=x.host)
         await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
-    def _readiness(self, here: Here) -> dict[str, Any]:
-        catalog = self.node.catalog
-        return {
-            "status": "ready" if self.live.loaded else "waiting for a routing table",
-            "table_revision": here.revision,
-            "keys": self.node.keys.ready,
-            "catalogue_index": catalog.index,
-            "redis": "connected" if catalog.stale_since is None else "away",
-            "stale_since": catalog.stale_since,
-        }
-
     def _added(self, x: Exchange) -> list[Header]:
         """The fields that every answer carries."""
         fields: list[Header] = [(b"x-request-id", x.request_id), _VIA]
@@ -240,6 +235,8 @@ class Gateway:
         cors = x.binding.cors if x.binding is not None else self.cors
         if cors.enabled:
             fields += cors.fields(x)
+        if self.standing.draining:
+            fields.append(_CLOSE)  # so that the client's next request goes to another worker
         return fields
 
     async def _refuse(self, x: Exchange, problem: Problem, send: Send) -> None:
@@ -290,6 +287,10 @@ class Gateway:
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
+
+    def drain(self) -> None:
+        """Say to everybody that this worker ends, while it still answers. The server calls it."""
+        self.standing.draining = True
 
     async def stop(self) -> None:
         await self.recorder.flush()

@@ -29,6 +29,8 @@ logger = logging.getLogger("anumate.node")
 
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379"
 START_SECONDS: Final = 3.0
+KEPT_START_SECONDS: Final = 1.0
+"""How long to wait for Redis before serving, and how long with something to serve kept on disk."""
 KEEP_SECONDS: Final = 10.0
 
 Job = Callable[[], Awaitable[None]]
@@ -51,6 +53,7 @@ class Node:
         self._tasks: list[asyncio.Task[None]] = []
         self._farewells: list[Callable[[], None]] = []
         self._kept = ""
+        self._reader: SectionReader | None = None
         self.leaving = False
         self.catalog = Catalog()
         self.keys = KeyRing(pepper, key_required=env.api_key_required)
@@ -81,15 +84,14 @@ class Node:
         # One more attempt heals a connection that went stale; more would only keep a caller waiting in an outage.
         self.redis.set_retry(Retry(NoBackoff(), 1))
         self.store = AsyncStore(connect_async(self._url, read_timeout=None), replicas=self._replicas)
-        self._load_catalog()
-        reader = SectionReader(self._url, self._names, self._on_section, self._cache_dir)
-        reader.load_cached()
+        reader = self._reader = SectionReader(self._url, self._names, self._on_section, self._cache_dir)
+        kept = self._load_catalog() and reader.load_cached()
         follower = Follower(self._url, self.catalog)
         self._tasks = [
             asyncio.create_task(_for_ever(job)) for job in (reader.run, follower.run, self._keep_catalog, *self._jobs)
         ]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(KEPT_START_SECONDS if kept else START_SECONDS):
                 await follower.ready.wait()
                 await reader.synced.wait()
 
@@ -120,15 +122,23 @@ class Node:
     def _catalog_path(self) -> Path | None:
         return self._cache_dir / "catalogue.json" if self._cache_dir else None
 
-    def _load_catalog(self) -> None:
+    def _load_catalog(self) -> bool:
+        """Whether there was one."""
         if self._catalog_path is None:
-            return
+            return False
         try:
             self.catalog.load(self._catalog_path.read_bytes())
         except FileNotFoundError:
-            pass
+            return False
         except (OSError, msgspec.DecodeError) as error:
             logger.warning("the kept catalogue cannot be used: %s", error)
+            return False
+        return True
+
+    @property
+    def sections_synced(self) -> bool:
+        """Whether Redis was heard since the start; before, the sections are what an earlier process kept."""
+        return self._reader is not None and self._reader.synced.is_set()
 
     async def _keep_catalog(self) -> None:
         while True:

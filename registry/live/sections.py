@@ -65,13 +65,14 @@ class SectionReader:
         self._announced = asyncio.Event()
         self.synced = asyncio.Event()
 
-    def load_cached(self) -> None:
-        """Hand out what an earlier run kept on disk."""
+    def load_cached(self) -> bool:
+        """Hand out what an earlier run kept on disk; whether that was anything."""
         if self._cache_dir is None:
-            return
+            return False
         for name in self._names:
             with contextlib.suppress(OSError):
                 self._accept(name, self._path(name).read_bytes())
+        return bool(self._digests)
 
     async def run(self) -> None:
         """Until it is cancelled."""

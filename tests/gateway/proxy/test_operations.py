@@ -1,0 +1,260 @@
+"""How gateway workers end, are replaced, and start when nothing else is there: real processes, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from anumate.stack.preflight import free_port
+from gateway.proxy import upgrading
+from gateway.proxy.certificates import Certificates
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import PEPPER, Call, Running, Service, World
+from tests.gateway.proxy.test_upstream_tls import Authority, Identity
+
+
+class Processes:
+    """The gateway under gunicorn, as an operator runs it."""
+
+    def __init__(self, world: World, home: Path, port: int, *options: str, workers: int = 2) -> None:
+        environ = {
+            **os.environ,
+            "REDIS_URL": world.redis_url,
+            "ANUMATE_HOME": str(home),
+            "API_KEY_PEPPER": PEPPER,
+            "DEFAULT_RATE_LIMIT": "0",
+            "GATEWAY_DRAIN_SECONDS": "5",
+        }
+        self.port = port
+        self._log = (home / "gunicorn.log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn", "anumate_integration_service.app:gateway"),
+                *("--worker-class=gateway.proxy.worker.GatewayWorker", f"--workers={workers}"),
+                *(f"--bind=127.0.0.1:{port}", "--graceful-timeout=5", "--keep-alive=75", "--no-control-socket"),
+                *options,
+            ],
+            env=environ,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def workers(self) -> set[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return {int(pid) for pid in children.split()}
+
+    async def answers(self, path: str = "/-/readyz", status: int = 200) -> None:
+        async def asked() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                async with httpx.AsyncClient() as client:
+                    return (await client.get(f"http://127.0.0.1:{self.port}{path}")).status_code == status
+            return False
+
+        async with asyncio.timeout(30):
+            while not await asked():
+                assert self.process.poll() is None, "gunicorn ended"
+
+    async def end(self) -> int:
+        self.process.terminate()
+        status = await asyncio.to_thread(self.process.wait, 20)
+        self._log.close()
+        return status
+
+
+@pytest.fixture
+async def processes(world: World, service: Service, tmp_path: Path) -> AsyncIterator[Processes]:
+    (tmp_path / "home").mkdir()
+    found = Processes(world, tmp_path / "home", free_port())
+    try:
+        await found.answers()
+        yield found
+    finally:
+        await found.end()
+
+
+async def test_replacing_all_workers_under_load_loses_no_request(processes: Processes, world: World) -> None:
+    before = processes.workers()
+    statuses: list[int] = []
+    failures: list[str] = []
+    done = asyncio.Event()
+
+    async def caller() -> None:
+        async with httpx.AsyncClient(headers={"X-API-Key": world.key}, timeout=20.0) as client:
+            while not done.is_set():
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{processes.port}/orders")
+                    statuses.append(answer.status_code)
+                except httpx.HTTPError as error:
+                    failures.append(repr(error))
+
+    callers = [asyncio.create_task(caller()) for _ in range(8)]
+    await eventually(lambda: len(statuses) > 100, what="some load")
+    processes.process.send_signal(signal.SIGHUP)
+    await eventually(
+        lambda: len(processes.workers()) == 2 and not processes.workers() & before, seconds=30, what="new workers"
+    )
+    reached = len(statuses)
+    await eventually(lambda: len(statuses) > reached + 100, seconds=30, what="load on the new ones")
+    done.set()
+    await asyncio.gather(*callers)
+    assert failures == []
+    assert set(statuses) == {200}
+
+
+async def test_a_worker_that_ends_answers_what_is_in_flight(
+    processes: Processes, world: World, service: Service
+) -> None:
+    go = asyncio.Event()
+
+    async def late(call: Call) -> None:
+        await go.wait()
+        await call.answer()
+
+    service.handler = late
+    async with httpx.AsyncClient(headers={"X-API-Key": world.key}, timeout=20.0) as client:
+        asking = asyncio.create_task(client.get(f"http://127.0.0.1:{processes.port}/orders"))
+        await eventually(lambda: bool(service.calls), what="the request to be there")
+        processes.process.terminate()
+        await eventually(lambda: not _listens(processes.port), what="the gateway to take no more")
+        go.set()
+        answer = await asking
+    assert answer.status_code == 200
+    assert answer.headers["connection"] == "close"
+    await asyncio.to_thread(processes.process.wait, 10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_an_idle_connection_gets_one_last_answer(
+    gateway: Running, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrading, "LINGER_SECONDS", 30.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    asking = b"GET /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: %b\r\n\r\n" % world.key.encode()
+    writer.write(asking)
+    assert b"connection: close" not in await reader.readuntil(b"ok")
+    await gateway.client.aclose()
+    stopping = asyncio.create_task(gateway.stop())
+    await eventually(lambda: gateway.app.standing.draining, what="the drain to begin")
+    writer.write(b"GET /-/readyz HTTP/1.1\r\nHost: h\r\n\r\n")
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"draining"' in answer
+    assert b"connection: close" in answer
+    await stopping
+    world.gateways.clear()
+    writer.close()
+
+
+async def test_a_connection_that_stays_idle_is_closed(
+    gateway: Running, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrading, "LINGER_SECONDS", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    await asyncio.wait_for(gateway.stop(), 5.0)
+    assert await reader.read() == b""
+    world.gateways.clear()
+    writer.close()
+
+
+async def test_a_whole_gateway_starts_without_redis_with_what_it_knew_and_says_so(
+    processes: Processes, world: World, service: Service, tmp_path: Path
+) -> None:
+    kept = tmp_path / "home" / "gateway"
+    async with httpx.AsyncClient(headers={"X-API-Key": world.key}) as client:
+        assert (await client.get(f"http://127.0.0.1:{processes.port}/orders")).status_code == 200
+    await processes.end()  # each worker keeps what it knows when it ends
+    assert {"catalogue.json", "routes.section", "keys.section"} <= {file.name for file in kept.iterdir()}
+    url, world.redis_url = world.redis_url, "redis://127.0.0.1:1"
+    try:
+        again = Processes(world, tmp_path / "home", processes.port, workers=1)
+    finally:
+        world.redis_url = url
+    try:
+        await again.answers()
+        async with httpx.AsyncClient(headers={"X-API-Key": world.key}) as client:
+            base = f"http://127.0.0.1:{processes.port}"
+            assert (await client.get(f"{base}/orders")).status_code == 200
+            readiness = (await client.get(f"{base}/-/readyz")).json()
+            assert (readiness["source"], readiness["redis"]) == ("disk", "away")
+            assert readiness["stale_since"] <= time.time()
+            metrics = (await client.get(f"{base}/-/metrics")).text
+            flags = [line for line in metrics.splitlines() if line.startswith("anumate_gateway_worker_from_snapshot{")]
+            assert [flag[-2:] for flag in flags] == [" 1"]
+    finally:
+        await again.end()
+
+
+def _write(directory: Path, identity: Identity) -> tuple[Path, Path]:
+    certificate, key = directory / "tls.crt", directory / "tls.key"
+    certificate.write_text(identity.certificate)
+    key.write_text(identity.key)
+    return certificate, key
+
+
+def test_a_certificate_is_taken_up_when_it_changes_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    authority = Authority()
+    certificate, key = _write(tmp_path, authority.identity("127.0.0.1"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    watched = Certificates(context, str(certificate), str(key))
+    assert not watched.renew()
+    _write(tmp_path, authority.identity("127.0.0.1"))
+    assert watched.renew()
+    assert not watched.renew()
+    shutil.copy(certificate, key)
+    assert not watched.renew()
+    key.unlink()
+    assert not watched.renew()
+
+
+async def test_the_listener_shows_its_new_certificate_to_new_connections_only(
+    world: World, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    old, new = Authority(), Authority()
+    certificate, key = _write(tmp_path, old.identity("127.0.0.1"))
+    gateway = Processes(world, tmp_path / "home", free_port, f"--certfile={certificate}", f"--keyfile={key}", workers=1)
+
+    async def trusts(authority: Authority) -> bool:
+        context = ssl.create_default_context(cadata=authority.certificate)
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(verify=context) as client:
+                return (await client.get(f"https://127.0.0.1:{port}/-/readyz")).status_code == 200
+        return False
+
+    async def until(authority: Authority) -> None:
+        async with asyncio.timeout(30):
+            while not await trusts(authority):
+                assert gateway.process.poll() is None, "gunicorn ended"
+
+    try:
+        await until(old)
+        context = ssl.create_default_context(cadata=old.certificate)
+        async with httpx.AsyncClient(verify=context, headers={"X-API-Key": world.key}) as client:
+            url = f"https://127.0.0.1:{port}/orders"
+            assert (await client.get(url)).status_code == 200
+            assert service.calls[-1].one("x-forwarded-proto") == "https"
+            _write(tmp_path, new.identity("127.0.0.1"))
+            await until(new)
+            assert not await trusts(old)
+            assert (await client.get(url)).status_code == 200  # on its old connection
+    finally:
+        await gateway.end()
