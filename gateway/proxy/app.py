@@ -10,9 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
@@ -28,6 +26,7 @@ from gateway.proxy.guard import Guard, Pass
 from gateway.proxy.heads import VIA, Peers, is_loop, request_head
 from gateway.proxy.limiter import Limiter, Policy
 from gateway.proxy.live import Binding, Here, Live
+from gateway.proxy.readiness import Readiness
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.subscriber import SECTION, Subscriber
 from gateway.proxy.upstream import ClientGone, TimedOut, UpstreamError
@@ -48,6 +47,7 @@ class Gateway:
         env = config.env
         self._now = clock.monotonic
         self._wall = clock.wall
+        self.drain_seconds = env.gateway_drain_seconds
         self.node = Node(env, config.pepper, sections=(SECTION,), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random)
         self.guard = Guard(env, config.worker)
@@ -55,6 +55,7 @@ class Gateway:
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live)
+        self.readiness = Readiness(self.node, self.live)
         self.forwarder = Forwarder(self._added, self._now)
         self.peers = Peers(env.trusted_proxies)
         self.cors = Cors(env.cors_origins)
@@ -179,19 +180,8 @@ class Gateway:
         if path == "/-/livez":
             return 200, [_JSON], b'{"status":"alive"}'
         if path == "/-/readyz":
-            return (200 if self.live.loaded else 503), [_JSON], msgspec.json.encode(self._readiness(here))
+            return self.readiness.answer(here)
         raise Problem("not_found", "The gateway has /-/livez and /-/readyz.")
-
-    def _readiness(self, here: Here) -> dict[str, Any]:
-        catalog = self.node.catalog
-        return {
-            "status": "ready" if self.live.loaded else "waiting for a routing table",
-            "table_revision": here.revision,
-            "keys": self.node.keys.ready,
-            "catalogue_index": catalog.index,
-            "redis": "connected" if catalog.stale_since is None else "away",
-            "stale_since": catalog.stale_since,
-        }
 
     def _added(self, x: Exchange) -> list[Header]:
         """The fields that every answer carries."""
@@ -249,6 +239,10 @@ class Gateway:
     async def start(self) -> None:
         await self.node.start()
         await self.subscriber.settled()
+
+    def drain(self) -> None:
+        """Be about to stop: readiness fails, and who asked by `node.on_leave` is told."""
+        self.node.leave()
 
     async def stop(self) -> None:
         await self.recorder.flush()

@@ -25,6 +25,8 @@ UNREAD_LIMIT: Final = URL_LIMIT + FIELDS_LIMIT + 1024
 """Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must end."""
 LINGER_SECONDS: Final = 1.0
 """For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
+LAST_SECONDS: Final = 1.5
+"""While the server drains, an idle connection waits so long for a request that was on its way when the drain began."""
 
 logger = logging.getLogger("anumate.gateway.server")
 logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
@@ -57,6 +59,7 @@ class Server(HttpToolsProtocol):
         self._defect: Problem | None = None
         self._farewell: Problem | None = None
         self._closing = False
+        self._leaving = False
 
     # What asyncio calls
 
@@ -64,6 +67,8 @@ class Server(HttpToolsProtocol):
         super().connection_made(transport)
         # Who connects and says nothing is as idle as who has been served.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        if getattr(self.server_state, "draining", False):
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
@@ -84,6 +89,19 @@ class Server(HttpToolsProtocol):
             self._stop_head_timer()
         elif self._unread > UNREAD_LIMIT:
             self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
+
+    # What the server calls
+
+    def shutdown(self) -> None:
+        """Answer what is under way or on its way, each answer that begins from now on with `Connection: close`."""
+        self._leaving = True
+        self.timeout_keep_alive = LAST_SECONDS  # type: ignore[assignment]  # call_later takes fractions
+        if self._is_serving():
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = False
+        elif not self._unread and not self._closing:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_SECONDS, self.timeout_keep_alive_handler)
 
     # What the parser calls
 
@@ -113,6 +131,8 @@ class Server(HttpToolsProtocol):
         self._unread = 0
         self._in_body = True
         super().on_headers_complete()
+        if self._leaving and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
