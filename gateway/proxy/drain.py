@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from types import FrameType
@@ -33,7 +34,8 @@ class State(ServerState):
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, which ends with status 0 once everything under way is answered, at most `seconds` later.
 
-    The application is told by its method `drain`. SIGTERM may come again and again, as gunicorn sends it; SIGINT and
+    The application is told by its method `drain`. Its first and its last line in the log are for whoever replaces one
+    worker by the next. SIGTERM may come again and again, as gunicorn sends it; SIGINT and
     SIGQUIT during the drain end it at once.
     """
 
@@ -48,6 +50,10 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        logger.info("worker %d is serving", os.getpid())
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
@@ -61,6 +67,7 @@ class DrainingServer(uvicorn.Server):
         if not await self._empty(self._seconds):
             await self._cut()
         await self.lifespan.shutdown()
+        logger.info("worker %d has drained", os.getpid())
 
     async def _empty(self, seconds: float, *, cut: bool = False) -> bool:
         """Wait until nothing is under way; whether that came to be in time."""
