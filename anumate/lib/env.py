@@ -188,6 +188,12 @@ class Env:
     gateway_enabled: bool = var("GATEWAY_ENABLED", BOOLEAN, True, "Start the gateway.")
     health_manager_enabled: bool = var("HEALTH_MANAGER_ENABLED", BOOLEAN, True, "Run health checks.")
     gateway_port: int = var("GATEWAY_PORT", _whole(1, 65535), 8080, "The gateway's port.")
+    gateway_drain_seconds: float = var(
+        "GATEWAY_DRAIN_SECONDS",
+        _number(0, 86_400),
+        30.0,
+        "Seconds for which a gateway worker that is told to stop answers what is under way; then it is cut off.",
+    )
     cors_origins: tuple[str, ...] = var(
         "CORS_ORIGINS", WORDS, (), "Origins that browsers may call from, on both ports; * for any."
     )
@@ -202,12 +208,6 @@ class Env:
         _whole(1, 1_000_000),
         5,
         "Consecutive failures that open a breaker without a policy.",
-    )
-    gateway_drain_seconds: int = var(
-        "GATEWAY_DRAIN_SECONDS",
-        _whole(1, 3600),
-        30,
-        "How long a gateway worker that ends waits for requests in flight, before it cuts them.",
     )
     gateway_tls_certificate: str = var(
         "GATEWAY_TLS_CERTIFICATE", TEXT, "", "PEM file of the gateway's certificate chain; with it, it serves HTTPS."

@@ -71,6 +71,8 @@ class Child:
         self.program = program
         self.console = console
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.listeners: list[Callable[[str], None]] = []
+        """Called with each line that it says."""
         self._log = _log_file(logs / f"{program.name}.log")
         self._process: asyncio.subprocess.Process | None = None
         self._pumps: set[asyncio.Task[None]] = set()
@@ -131,6 +133,12 @@ class Child:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
         self._log.close()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self._process is not None and not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
     def kill(self) -> None:
         """At once, children included: a server's orphaned workers would keep its port."""
@@ -217,6 +225,8 @@ class Child:
     def _heard(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         self.tail.append(text)
+        for listener in self.listeners:
+            listener(text)
         self._log.emit(logging.makeLogRecord({"msg": text}))
         self.console.line(self.program.name, text)
 

@@ -20,6 +20,7 @@ from anumate.stack import preflight, programs
 from anumate.stack.console import Console
 from anumate.stack.options import Options
 from anumate.stack.process import Child, Program, StartError
+from anumate.stack.rolling import Rolling
 
 ANSWER_WITHIN = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,11 +53,14 @@ class Stack:
         self._lock: int | None = None
         self._interrupted = 0
         self._stop = asyncio.Event()
+        self._rolling: Rolling | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     async def serve(self) -> int:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._interrupt)
+        loop.add_signal_handler(signal.SIGUSR2, self._renew_gateway)
         rising = asyncio.create_task(self.up())
         stopped = asyncio.create_task(self._stop.wait())
         failure: StartError | None = None
@@ -68,9 +72,10 @@ class Stack:
         except StartError as error:
             failure = error
         finally:
-            rising.cancel()
-            stopped.cancel()
-            await asyncio.gather(rising, stopped, return_exceptions=True)
+            ending = [rising, stopped, *([self._renewal] if self._renewal else [])]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
             await self.down()
         if failure is not None:
             self.console.error(str(failure), failure.details)
@@ -117,6 +122,17 @@ class Stack:
         for child in self.children:
             child.kill()
 
+    def _renew_gateway(self) -> None:
+        """SIGUSR2: new workers for the gateway, one by one, without a request lost."""
+        if self._rolling is not None and (self._renewal is None or self._renewal.done()):
+            self._renewal = asyncio.create_task(self._renew(self._rolling))
+
+    async def _renew(self, rolling: Rolling) -> None:
+        try:
+            self.console.event("gateway", f"has new workers, after {await rolling.replace():.1f} s")
+        except StartError as error:
+            self.console.event("gateway", f"keeps the workers it has: {error}")
+
     def _look_first(self) -> None:
         """All that can be known before anything is written, so that a start that cannot work leaves nothing."""
         preflight.key_well_formed(self.env)
@@ -151,6 +167,7 @@ class Stack:
                 self.environ, self.options.host, port, workers, self.env.log_level, programs.listener_tls(self.env)
             )
         )
+        self._rolling = Rolling(gateway, self.env.gateway_drain_seconds)
         await self._report(gateway, f"gateway on port {port}")
 
     async def _start_control_plane(self) -> None:

@@ -60,6 +60,7 @@ class Gateway:
         env = config.env
         self._now = clock.monotonic
         self._wall = clock.wall
+        self.drain_seconds = env.gateway_drain_seconds
         self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
         self.guard = Guard(env, config.worker)
@@ -235,7 +236,7 @@ class Gateway:
         cors = x.binding.cors if x.binding is not None else self.cors
         if cors.enabled:
             fields += cors.fields(x)
-        if self.standing.draining:
+        if self.node.leaving:
             fields.append(_CLOSE)  # so that the client's next request goes to another worker
         return fields
 
@@ -290,7 +291,7 @@ class Gateway:
 
     def drain(self) -> None:
         """Say to everybody that this worker ends, while it still answers. The server calls it."""
-        self.standing.draining = True
+        self.node.leave()
 
     async def stop(self) -> None:
         await self.recorder.flush()

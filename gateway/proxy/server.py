@@ -26,6 +26,8 @@ UNREAD_LIMIT: Final = URL_LIMIT + FIELDS_LIMIT + 1024
 """Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must end."""
 LINGER_SECONDS: Final = 1.0
 """For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
+LAST_SECONDS: Final = 1.5
+"""While the server drains, an idle connection waits so long for a request that was on its way when the drain began."""
 
 logger = logging.getLogger("anumate.gateway.server")
 logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
@@ -58,6 +60,7 @@ class Server(HttpToolsProtocol):
         self._defect: Problem | None = None
         self._farewell: Problem | None = None
         self._closing = False
+        self._leaving = False
 
     # What asyncio calls
 
@@ -65,6 +68,8 @@ class Server(HttpToolsProtocol):
         super().connection_made(transport)
         # Who connects and says nothing is as idle as who has been served.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        if getattr(self.server_state, "draining", False):
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
@@ -100,6 +105,19 @@ class Server(HttpToolsProtocol):
         if self._should_upgrade():
             self.handle_websocket_upgrade()
 
+    # What the server calls
+
+    def shutdown(self) -> None:
+        """Answer what is under way or on its way, each answer that begins from now on with `Connection: close`."""
+        self._leaving = True
+        self.timeout_keep_alive = LAST_SECONDS  # type: ignore[assignment]  # call_later takes fractions
+        if self._is_serving():
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = False
+        elif not self._unread and not self._closing:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_SECONDS, self.timeout_keep_alive_handler)
+
     # What the parser calls
 
     def on_message_begin(self) -> None:
@@ -128,6 +146,8 @@ class Server(HttpToolsProtocol):
         self._unread = 0
         self._in_body = True
         super().on_headers_complete()
+        if self._leaving and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

@@ -18,8 +18,11 @@ class Standing:
         self._node = node
         self._live = live
         self._admission = admission
-        self.draining = False
+
+    @property
+    def draining(self) -> bool:
         """It ends: no new connections, and each that is open gets one last answer."""
+        return self._node.leaving
 
     @property
     def ready(self) -> bool:

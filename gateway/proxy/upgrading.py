@@ -1,8 +1,4 @@
-"""The gateway's server: a request may take its connection over, as WebSockets do, and it ends without losing any.
-
-When the server stops, requests in flight are answered, and a connection that is idle stays open for a moment: a request
-may be on its way that no other worker would ever see. It gets its answer, with `Connection: close`.
-"""
+"""The gateway's server: one whose connections a request may take over, as WebSockets do."""
 
 from __future__ import annotations
 
@@ -15,8 +11,6 @@ from gateway.proxy.upstream import ClientGone
 
 SWITCH: Final = "anumate.switch"
 """The extension of an ASGI scope under which the `UpgradingServer` is found, where a request asks for an upgrade."""
-LINGER_SECONDS: Final = 1.0
-"""How long an idle connection stays open when the server stops."""
 EARLY_LIMIT: Final = 64 * 1024
 """Bytes that a client may send before its upgrade was granted."""
 
@@ -29,7 +23,6 @@ class UpgradingServer(Server):
         self._upgrading = False
         self._early = bytearray()
         self._tunnel: Tunnel | None = None
-        self._draining = False
 
     def _should_upgrade_to_ws(self) -> bool:
         return False  # uvicorn would speak the protocol itself
@@ -39,8 +32,8 @@ class UpgradingServer(Server):
         if upgrades:
             self.scope["extensions"] = {SWITCH: self}  # type: ignore[dict-item]
         super().on_headers_complete()
-        if upgrades or self._draining:  # after an upgrade, the parser reads no further
-            self.cycle.keep_alive = False
+        if upgrades:
+            self.cycle.keep_alive = False  # the parser reads no further
 
     def on_upgrade(self, rest: bytes) -> None:
         self._upgrading = True
@@ -75,21 +68,7 @@ class UpgradingServer(Server):
         return self.transport, early
 
     def shutdown(self) -> None:
-        if (drain := getattr(self.app, "drain", None)) is not None:
-            drain()
-        self._draining = True
         if self._tunnel is not None:
             self._tunnel.drain()
-        elif self._is_serving() or self._unread:
-            self._last_ones()
         else:
-            self.loop.call_later(LINGER_SECONDS, self._let_go)
-
-    def _last_ones(self) -> None:
-        """What has begun is answered, and the connection closed with the last answer."""
-        if not self.pipeline and self.cycle is not None:
-            self.cycle.keep_alive = False
-
-    def _let_go(self) -> None:
-        if not self._is_serving() and not self._unread and not self.transport.is_closing():
-            self.transport.close()
+            super().shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from anumate.lib.env import Env
 from gateway.proxy import table as routing
 from gateway.proxy.app import Gateway
 from gateway.proxy.config import SERVER_OPTIONS, Config
+from gateway.proxy.drain import DrainingServer
 from registry.live import keys as api_keys
 from registry.live.instances import Document, Endpoint, Key
 from registry.live.sections import publish
@@ -170,7 +172,8 @@ class Running:
         self.app = app
         self.world = world
         options = {**SERVER_OPTIONS, "loop": "none", "log_config": None}
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, **options))
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, **options)
+        self._server = DrainingServer(config, app.drain_seconds)
 
     async def start(self) -> Running:
         self._task = asyncio.create_task(self._server._serve())
@@ -183,8 +186,20 @@ class Running:
 
     async def stop(self) -> None:
         await self.client.aclose()
-        self._server.should_exit = True
+        self.drain()
+        await self.ended()
+
+    def drain(self, number: int = signal.SIGTERM) -> None:
+        """As the signal does it."""
+        self._server.handle_exit(number, None)
+
+    async def ended(self) -> None:
         await self._task
+
+    @property
+    def connections(self) -> set[Any]:
+        """Those of its clients."""
+        return self._server.server_state.connections
 
     async def knows(self, service: str, count: int) -> None:
         await eventually(

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,10 +18,9 @@ import httpx
 import pytest
 
 from anumate.stack.preflight import free_port
-from gateway.proxy import upgrading
 from gateway.proxy.certificates import Certificates
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import PEPPER, Call, Running, Service, World
+from tests.gateway.proxy.conftest import PEPPER, Service, World
 from tests.gateway.proxy.test_upstream_tls import Authority, Identity
 
 
@@ -115,65 +113,6 @@ async def test_replacing_all_workers_under_load_loses_no_request(processes: Proc
     assert set(statuses) == {200}
 
 
-async def test_a_worker_that_ends_answers_what_is_in_flight(
-    processes: Processes, world: World, service: Service
-) -> None:
-    go = asyncio.Event()
-
-    async def late(call: Call) -> None:
-        await go.wait()
-        await call.answer()
-
-    service.handler = late
-    async with httpx.AsyncClient(headers={"X-API-Key": world.key}, timeout=20.0) as client:
-        asking = asyncio.create_task(client.get(f"http://127.0.0.1:{processes.port}/orders"))
-        await eventually(lambda: bool(service.calls), what="the request to be there")
-        processes.process.terminate()
-        await eventually(lambda: not _listens(processes.port), what="the gateway to take no more")
-        go.set()
-        answer = await asking
-    assert answer.status_code == 200
-    assert answer.headers["connection"] == "close"
-    await asyncio.to_thread(processes.process.wait, 10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-async def test_an_idle_connection_gets_one_last_answer(
-    gateway: Running, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upgrading, "LINGER_SECONDS", 30.0)
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    asking = b"GET /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: %b\r\n\r\n" % world.key.encode()
-    writer.write(asking)
-    assert b"connection: close" not in await reader.readuntil(b"ok")
-    await gateway.client.aclose()
-    stopping = asyncio.create_task(gateway.stop())
-    await eventually(lambda: gateway.app.standing.draining, what="the drain to begin")
-    writer.write(b"GET /-/readyz HTTP/1.1\r\nHost: h\r\n\r\n")
-    answer = await reader.read()
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b'"draining"' in answer
-    assert b"connection: close" in answer
-    await stopping
-    world.gateways.clear()
-    writer.close()
-
-
-async def test_a_connection_that_stays_idle_is_closed(
-    gateway: Running, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upgrading, "LINGER_SECONDS", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    await asyncio.wait_for(gateway.stop(), 5.0)
-    assert await reader.read() == b""
-    world.gateways.clear()
-    writer.close()
-
-
 async def test_a_whole_gateway_starts_without_redis_with_what_it_knew_and_says_so(
     processes: Processes, world: World, service: Service, tmp_path: Path
 ) -> None:
@@ -231,7 +170,8 @@ async def test_the_listener_shows_its_new_certificate_to_new_connections_only(
     (tmp_path / "home").mkdir()
     old, new = Authority(), Authority()
     certificate, key = _write(tmp_path, old.identity("127.0.0.1"))
-    gateway = Processes(world, tmp_path / "home", free_port, f"--certfile={certificate}", f"--keyfile={key}", workers=1)
+    port = free_port()
+    gateway = Processes(world, tmp_path / "home", port, f"--certfile={certificate}", f"--keyfile={key}", workers=1)
 
     async def trusts(authority: Authority) -> bool:
         context = ssl.create_default_context(cadata=authority.certificate)

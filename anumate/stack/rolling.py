@@ -1,0 +1,65 @@
+"""Replaces gunicorn's workers one by one: a new one serves before an old one is told to drain.
+
+gunicorn's own HUP starts the new and ends the old at once. No request is lost by that, as the listening socket is
+shared, but each that comes meanwhile waits until a new worker has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from anumate.stack.process import READY_WITHIN, Child, StartError
+
+DRAIN_WITHIN: Final = 15.0
+"""Seconds beyond what a worker is given for its drain."""
+
+_SERVING = re.compile(r"worker (\d+) is serving$").search
+_DRAINED = re.compile(r"worker (\d+) has drained$").search
+
+
+class Rolling:
+    """Follows what the workers of one gunicorn say; `replace` makes them all new."""
+
+    def __init__(self, child: Child, drain_seconds: float) -> None:
+        self._child = child
+        self._drain_seconds = drain_seconds
+        self.serving: list[int] = []
+        """Process ids, the oldest first."""
+        child.listeners.append(self._heard)
+
+    def _heard(self, line: str) -> None:
+        if found := _SERVING(line):
+            self.serving.append(int(found[1]))
+        elif (found := _DRAINED(line)) and int(found[1]) in self.serving:
+            self.serving.remove(int(found[1]))
+
+    async def replace(self) -> float:
+        """Make every worker a new one; how many seconds that took.
+
+        Raises:
+            StartError: a new worker does not serve, or an old one does not end. The others serve on.
+        """
+        begun = time.monotonic()
+        for old in list(self.serving):
+            await self._replace_one(old)
+        return time.monotonic() - begun
+
+    async def _replace_one(self, old: int) -> None:
+        before = set(self.serving)
+        self._child.signal(signal.SIGTTIN)
+        await self._until(lambda: set(self.serving) - before, READY_WITHIN, "no new worker serves")
+        self._child.signal(signal.SIGTTOU)  # gunicorn ends the oldest, and starts no other while it counts that one
+        patience = self._drain_seconds + DRAIN_WITHIN
+        await self._until(lambda: old not in self.serving, patience, f"worker {old} does not end")
+
+    async def _until(self, condition: Callable[[], object], seconds: float, otherwise: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise StartError(f"{otherwise} after {seconds:g} s.", tuple(self._child.tail))
+            await asyncio.sleep(0.05)
