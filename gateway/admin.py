@@ -136,7 +136,7 @@ class UpstreamAdmin(TenantAdmin):
         document_group("Sticky requests", "sticky", kinds=Upstream.documents),
         document_group("Instances that keep failing", "outlier", kinds=Upstream.documents),
         ("Addresses outside the registry", {"classes": ["collapse"], "fields": ["addresses"]}),
-        document_group("TLS", "tls", kinds=Upstream.documents),
+        ("TLS", {"classes": ["collapse"], "fields": [*parts("tls", Upstream.documents["tls"]), "private_key"]}),
     ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:

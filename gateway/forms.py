@@ -13,7 +13,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from gateway.control import documents, rules
+from gateway.control import documents, rules, tls_keys
 from gateway.document_forms import form_of
 from gateway.models import RateLimitPolicy, Route, RouteTarget, Upstream
 from gateway.proxy.policies import Address
@@ -209,6 +209,12 @@ class UpstreamForm(form_of(Upstream.documents), forms.ModelForm):  # type: ignor
         help_text="One a line: host:port, or https://host:port, then weight=100 and zone=a if need be. "
         "They take the place of what the registry knows."
     )
+    private_key = forms.CharField(
+        required=False,
+        max_length=tls_keys.MOST,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2, "autocomplete": "off"}),
+        help_text="PEM private key to the certificate. It is kept sealed and never shown. Empty: the one there is.",
+    )
 
     class Meta:
         model = Upstream
@@ -225,6 +231,14 @@ class UpstreamForm(form_of(Upstream.documents), forms.ModelForm):  # type: ignor
 
     def clean(self) -> dict[str, Any]:
         super().clean()
+        if pem := self.cleaned_data.get("private_key"):
+            self.instance.tls_key = tls_keys.sealed(pem)
+        if not self.instance.tls.get("certificate"):
+            self.instance.tls_key = ""  # it belonged to the certificate that was taken away
+        try:
+            tls_keys.check_pair(self.instance.tls, self.instance.tls_key)
+        except ValidationError as error:
+            self.add_error("private_key", error)
         service = self.cleaned_data.get("service") or (self.instance.service if self.instance.pk else None)
         policy = self.cleaned_data.get("breaker_policy")
         if service is not None and policy is not None and policy.tenant_id != service.tenant_id:

@@ -205,6 +205,8 @@ class Upstream(Documented):
         default=list, blank=True, help_text="Where it is reached, in place of what the registry knows."
     )
     tls = document("How instances with an https endpoint are spoken to.")
+    tls_key = models.TextField(default="", blank=True, editable=False)
+    """The private key to the TLS certificate, sealed."""
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     documents: ClassVar = {"sticky": policies.Sticky, "outlier": policies.Outlier, "tls": policies.Tls}

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
+from django.core.exceptions import ValidationError
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from gateway.control import documents, rules
+from gateway.control import documents, rules, tls_keys
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
 from gateway.services import host_owner
@@ -258,6 +259,13 @@ class UpstreamSerializer(StrictModel):
     outlier = document_field(Upstream.documents["outlier"])
     addresses = AddressesField(default=list)
     tls = document_field(Upstream.documents["tls"])
+    tls_key = serializers.CharField(
+        write_only=True,
+        required=False,
+        allow_blank=True,
+        max_length=tls_keys.MOST,
+        help_text="PEM private key to the TLS certificate. It is kept sealed and never shown; left out, it stays.",
+    )
 
     class Meta:
         model = Upstream
@@ -273,9 +281,21 @@ class UpstreamSerializer(StrictModel):
             "concurrent",
             "addresses",
             "tls",
+            "tls_key",
             "created_at",
         ]
         read_only_fields: ClassVar = ["created_at"]
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "tls_key" in fields:
+            fields["tls_key"] = tls_keys.sealed(fields["tls_key"])
+        if "tls" in fields or "tls_key" in fields:
+            tls = fields.get("tls", self.instance.tls if self.instance else {})
+            try:
+                tls_keys.check_pair(tls, fields.get("tls_key", self.instance.tls_key if self.instance else ""))
+            except ValidationError as error:
+                raise serializers.ValidationError({"tls_key": error.messages}) from None
+        return fields
 
     def validate_service(self, name: str) -> str:
         if self.instance is not None and name != self.instance.service.name:
@@ -404,8 +424,15 @@ class RouteFiguresSerializer(TrafficFiguresSerializer):
     service = serializers.CharField()
 
 
+class WorkerFiguresSerializer(serializers.Serializer[Any]):
+    worker = serializers.CharField()
+    table_revision = serializers.IntegerField(help_text="Of the routing table that it serves; 0: none yet.")
+    table_lag = serializers.IntegerField(help_text="Revisions that it is behind what is published.")
+
+
 class GatewayFiguresSerializer(TrafficFiguresSerializer):
     routes = RouteFiguresSerializer(many=True)
+    workers = WorkerFiguresSerializer(many=True)
 
 
 class MetricsSerializer(serializers.Serializer[Any]):

@@ -44,6 +44,7 @@ CONTROL_SEES = (
     "gateway.proxy.rewriting",
     "gateway.proxy.router",
     "gateway.proxy.table",
+    "gateway.proxy.tls",
 )
 # What a Django project puts into its INSTALLED_APPS; nothing of ours imports it.
 FOR_DJANGO = "anumate_integration_service.integrations.django"

@@ -24,6 +24,7 @@ from gateway.proxy.reports import (
     BreakerReport,
     Force,
     State,
+    WorkerReport,
     key_of_report,
     read_reports,
 )
@@ -79,11 +80,16 @@ def breaker_of(tenant: Tenant, name: str) -> Breaker:
 
 
 def reports_now(client: redis.Redis) -> list[BreakerReport]:
+    """The breakers of all workers that are alive."""
+    return [breaker for report in worker_reports(client) for breaker in report.breakers]
+
+
+def worker_reports(client: redis.Redis) -> list[WorkerReport]:
     """What the workers that are alive report."""
     members: Any = client.zrange(REPORTS, 0, -1)
     workers = [member.decode() for member in members]
     bodies: Any = client.mget(map(key_of_report, workers)) if workers else []
-    return [breaker for report in read_reports(zip(workers, bodies, strict=True)) for breaker in report.breakers]
+    return list(read_reports(zip(workers, bodies, strict=True)))
 
 
 def merge(reports: Iterable[BreakerReport], services: Iterable[str] = ()) -> list[Breaker]:

@@ -32,7 +32,7 @@ _COPIED: Final = (
 """Columns of a route that the table takes as they are."""
 _NAMED: Final = ("created_at", "tenant__name", "rate_limit_policy__name")
 _OF_TARGETS: Final = ("weight", "version", "tags", "header", "cookie")
-_OF_UPSTREAMS: Final = ("load_balancing", "slow_start_seconds", "panic_threshold", "zone", "concurrent")
+_OF_UPSTREAMS: Final = ("tls_key", "load_balancing", "slow_start_seconds", "panic_threshold", "zone", "concurrent")
 _LISTS: Final = ("hosts", "methods", "headers", "query", "scopes")
 
 

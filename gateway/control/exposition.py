@@ -67,6 +67,16 @@ def families(metrics: Metrics) -> Iterator[Family]:
             for sample in _histogram(traffic, {**tenant, "route": route, "service": service})
         ],
     )
+    yield from _tables(metrics)
+
+
+def _tables(metrics: Metrics) -> Iterator[Family]:
+    for name, about, value in (
+        ("revision", "Revision of the routing table that a worker of the gateway serves.", "table_revision"),
+        ("lag", "Revisions that a worker is behind the published table.", "table_lag"),
+    ):
+        samples = [Sample("", {"worker": each.worker}, getattr(each, value)) for each in metrics.workers]
+        yield Family(f"anumate_gateway_table_{name}", "gauge", about, samples)
 
 
 def _instances(metrics: Metrics, tenant: Mapping[str, str]) -> Iterator[Sample]:

@@ -16,6 +16,7 @@ from django.conf import settings
 
 from anumate.lib.redis import connect
 from gateway.control.breakers import Breaker, breakers_of
+from gateway.control.tables import WorkerTable, worker_tables
 from gateway.models import Upstream
 from gateway.proxy.reports import COUNTERS, quantile, read_counter
 from registry.live.catalog import Catalog
@@ -81,6 +82,7 @@ class Metrics:
     services: list[ServiceNow]
     breakers: list[Breaker]
     traffic: dict[Place, Traffic]
+    workers: list[WorkerTable]
 
 
 def metrics_of(tenant: Tenant) -> Metrics:
@@ -93,10 +95,11 @@ def metrics_of(tenant: Tenant) -> Metrics:
     client = connect(settings.REDIS_URL)
     try:
         traffic = read_traffic(_fields(client, tenant.name))
+        workers = worker_tables(client)
     finally:
         client.close()
     services = list(_services(tenant, known, now))
-    return Metrics(tenant.name, now, known.index, services, breakers_of(tenant), traffic)
+    return Metrics(tenant.name, now, known.index, services, breakers_of(tenant), traffic, workers)
 
 
 def _fields(client: redis.Redis, tenant: str) -> Iterator[tuple[str, str]]:
@@ -168,6 +171,7 @@ def as_json(metrics: Metrics) -> dict[str, Any]:
                 {"route": route, "service": service, **_shown(traffic)}
                 for (route, service), traffic in sorted(metrics.traffic.items())
             ],
+            "workers": [each._asdict() for each in metrics.workers],
         },
     }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import redis
 import redis.asyncio as aioredis
 
+from gateway.control.breakers import worker_reports
 from gateway.control.publish import SECTION
 from gateway.proxy.reports import REPORTS, key_of_report, read_reports
 from registry.live.sections import SECTIONS
@@ -17,6 +19,28 @@ class Tables(msgspec.Struct, frozen=True):
 
     published: int
     served: tuple[int, ...]
+
+
+class WorkerTable(NamedTuple):
+    """A worker of the gateway, the revision it serves (0: none yet), and how many it is behind what is published."""
+
+    worker: str
+    table_revision: int
+    table_lag: int
+
+
+def worker_tables(client: redis.Redis) -> list[WorkerTable]:
+    """All workers that are alive, by name.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away.
+    """
+    body: Any = client.hget(SECTIONS, f"{SECTION}:body")
+    published = _number.decode(body).revision if body else 0
+    return [
+        WorkerTable(report.worker, report.table_revision, max(0, published - report.table_revision))
+        for report in sorted(worker_reports(client), key=lambda report: report.worker)
+    ]
 
 
 class _Numbered(msgspec.Struct):

@@ -24,13 +24,11 @@ from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.router import Router
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode
-from gateway.proxy.tls import Secure, secure, usual
+from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
 
 INVOKE: Final = "gateway:invoke"
-TLS_KEYS: Final = "upstream-tls"
-"""Label that the private keys of upstreams are sealed with."""
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
 _Item = TypeVar("_Item")

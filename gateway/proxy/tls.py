@@ -6,9 +6,12 @@ import os
 import ssl
 import tempfile
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.proxy.policies import Tls
+
+TLS_KEYS: Final = "upstream-tls"
+"""Label that the private keys of upstreams are sealed with."""
 
 
 class Secure(NamedTuple):

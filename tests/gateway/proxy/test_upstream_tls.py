@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from anumate.lib.sealing import seal
-from gateway.proxy.live import TLS_KEYS, Compiled
+from gateway.proxy.live import Compiled
 from gateway.proxy.policies import Address, Tls
 from gateway.proxy.table import RoutingTable, Upstream, encode
+from gateway.proxy.tls import TLS_KEYS
 from tests.gateway.proxy.conftest import PEPPER, Running, Service, World, a_route
 
 
