@@ -11,8 +11,16 @@ from unfold.decorators import action, display
 
 from gateway.control.rules import MOST_LIMITS
 from gateway.document_forms import parts
-from gateway.forms import LimitFormSet, RateLimitPolicyForm, RouteForm, TargetForm, TargetFormSet, UpstreamForm
-from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
+from gateway.forms import (
+    JwtIssuerForm,
+    LimitFormSet,
+    RateLimitPolicyForm,
+    RouteForm,
+    TargetForm,
+    TargetFormSet,
+    UpstreamForm,
+)
+from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from registry.tenant_admin import PartInline, TenantAdmin, TenantFilter, recorded
 
 
@@ -207,3 +215,24 @@ class BreakerPolicyAdmin(TenantAdmin):
     @display(description="Used by", ordering="upstream_count")
     def used_by(self, policy: Any) -> str:
         return f"{policy.upstream_count} upstream{'' if policy.upstream_count == 1 else 's'}"
+
+
+@admin.register(JwtIssuer)
+class JwtIssuerAdmin(TenantAdmin):
+    form = JwtIssuerForm
+    list_display: ClassVar = ["name", "tenant", "issuer", "proved_by", "enabled"]
+    list_filter: ClassVar = [TenantFilter, "enabled"]
+    list_select_related: ClassVar = ["tenant"]
+    search_fields: ClassVar = ["name", "issuer"]
+    fieldsets: ClassVar = [
+        (None, {"fields": ["tenant", "name", "issuer", "audiences", "enabled"]}),
+        ("How tokens are proved", {"fields": ["algorithms", "jwks_url", "keys", "secret"]}),
+        (
+            "What tokens must say",
+            {"fields": ["leeway", "required_claims", "subject_claim", "scope_claim", "grants_invoke"]},
+        ),
+    ]
+
+    @display(description="Proved by")
+    def proved_by(self, row: JwtIssuer) -> str:
+        return row.jwks_url or ("keys" if row.keys else "secret")

@@ -9,13 +9,14 @@ from django import forms
 from django.core.exceptions import ValidationError
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminPasswordWidget,
     UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
-from gateway.control import documents, rules, tls_keys
+from gateway.control import documents, issuers, rules, tls_keys
 from gateway.document_forms import form_of
-from gateway.models import RateLimitPolicy, Route, RouteTarget, Upstream
+from gateway.models import JwtIssuer, RateLimitPolicy, Route, RouteTarget, Upstream
 from gateway.proxy.policies import Address
 from gateway.services import host_owner
 from registry.forms import PairsField, ScopesField, WordsField
@@ -255,3 +256,40 @@ class RateLimitPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
         by: str = self.cleaned_data["by"]
         rules.check_by(by)
         return by
+
+
+class JwtIssuerForm(forms.ModelForm):  # type: ignore[type-arg]
+    audiences = WordsField(required=True, help_text="One a line; a token is for at least one of them (aud).")
+    algorithms = forms.MultipleChoiceField(
+        choices=[(name, name) for name in issuers.ALGORITHMS],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text="Those that count, whatever a token says of itself.",
+    )
+    required_claims = WordsField(help_text="Claims that a token must have, besides.")
+    secret = forms.CharField(
+        required=False,
+        max_length=1000,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
+        help_text="What HS256, HS384 and HS512 are signed with. Kept sealed and never shown. Empty: the one there is.",
+    )
+
+    class Meta:
+        model = JwtIssuer
+        fields: ClassVar = [
+            *("tenant", "name", "issuer", "audiences", "algorithms", "jwks_url", "keys", "leeway"),
+            *("required_claims", "subject_claim", "scope_claim", "grants_invoke", "enabled"),
+        ]
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        if self.errors:
+            return self.cleaned_data
+        fields = {name: self.cleaned_data[name] for name in self._meta.fields or ()}
+        try:
+            kept = "" if fields["jwks_url"] or fields["keys"] else self.instance.sealed_secret
+            secret = self.cleaned_data["secret"]
+            self.instance.sealed_secret = issuers.sealed(secret) if secret else kept
+            issuers.check_issuer(JwtIssuer(**fields, sealed_secret=self.instance.sealed_secret))
+        except ValidationError as error:
+            self.add_error(None if hasattr(error, "error_dict") else "secret", error)
+        return self.cleaned_data

@@ -338,3 +338,38 @@ class RouteTarget(models.Model):
 
     def __str__(self) -> str:
         return f"{self.route.name} to {self.service.name}"
+
+
+class JwtIssuer(models.Model):
+    """Whose JSON Web Tokens the tenant's routes believe, where they take tokens."""
+
+    tenant = models.ForeignKey("registry.Tenant", models.CASCADE, related_name="jwt_issuers")
+    name = models.CharField(max_length=63, validators=[label])
+    issuer = models.CharField(max_length=500, help_text="The claim iss, to the letter.")
+    audiences = models.JSONField(default=list, help_text="A token is for at least one of them (aud).")
+    algorithms = models.JSONField(default=list, help_text="Those that count, whatever a token says of itself.")
+    jwks_url = models.CharField(
+        max_length=1000, blank=True, help_text="Where its public keys are; fetched by each worker, every 5 minutes."
+    )
+    keys = models.TextField(blank=True, max_length=100_000, help_text="Or the keys themselves: JWKS or PEM.")
+    sealed_secret = models.TextField(default="", blank=True, editable=False)
+    """Or the secret that HS256, HS384 and HS512 are signed with, sealed."""
+    leeway = models.PositiveSmallIntegerField(
+        default=60, validators=[MaxValueValidator(300)], help_text="Seconds that its clock and ours may differ."
+    )
+    required_claims = models.JSONField(default=list, blank=True, help_text="Claims that a token must have, besides.")
+    subject_claim = models.CharField(max_length=100, default="sub", help_text="The claim that says who it is.")
+    scope_claim = models.CharField(max_length=100, blank=True, help_text="Empty: scope, else scp.")
+    grants_invoke = models.BooleanField(
+        default=True, help_text="A token may call the gateway although it does not say gateway:invoke."
+    )
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "JWT issuer"
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="jwt_issuer_name_per_tenant")]
+
+    def __str__(self) -> str:
+        return self.name

@@ -10,8 +10,8 @@ from django.core.exceptions import ValidationError
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from gateway.control import documents, rules, tls_keys
-from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
+from gateway.control import documents, issuers, rules, tls_keys
+from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
 from gateway.services import host_owner
 from registry.auth import caller_of
@@ -310,6 +310,57 @@ class RateLimitPolicySerializer(StrictModel):
         model = RateLimitPolicy
         fields: ClassVar = ["name", "rate", "burst", "by", "created_at"]
         read_only_fields: ClassVar = ["created_at"]
+
+
+def _words(**options: Any) -> Any:
+    return serializers.ListField(child=Text(max_length=500), max_length=50, **options)
+
+
+class JwtIssuerSerializer(StrictModel):
+    audiences = _words(help_text="A token is for at least one of them (aud).")
+    algorithms = serializers.ListField(child=serializers.ChoiceField(issuers.ALGORITHMS), max_length=20)
+    required_claims = _words(default=list, help_text="Claims that a token must have, besides.")
+    secret = Text(
+        write_only=True,
+        required=False,
+        max_length=1000,
+        help_text="What HS256, HS384 and HS512 are signed with. It is kept sealed and never shown; left out, it stays.",
+    )
+
+    class Meta:
+        model = JwtIssuer
+        fields: ClassVar = [
+            "name",
+            "issuer",
+            "audiences",
+            "algorithms",
+            "jwks_url",
+            "keys",
+            "secret",
+            "leeway",
+            "required_claims",
+            "subject_claim",
+            "scope_claim",
+            "grants_invoke",
+            "enabled",
+            "created_at",
+        ]
+        read_only_fields: ClassVar = ["created_at"]
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if "secret" in fields:
+                fields["sealed_secret"] = issuers.sealed(fields.pop("secret"))
+            known = (
+                {}
+                if self.instance is None
+                else {f.name: getattr(self.instance, f.name) for f in JwtIssuer._meta.fields}
+            )
+            issuers.check_issuer(JwtIssuer(**{**known, **fields}))
+        except ValidationError as error:
+            told = error.message_dict if hasattr(error, "error_dict") else {"secret": error.messages}
+            raise serializers.ValidationError(told) from None
+        return fields
 
 
 class BreakerPolicySerializer(StrictModel):

@@ -8,6 +8,7 @@ router.register("v1/routes", views.Routes, basename="route")
 router.register("v1/upstreams", views.Upstreams, basename="upstream")
 router.register("v1/rate-limit-policies", views.RateLimitPolicies, basename="rate-limit-policy")
 router.register("v1/breaker-policies", views.BreakerPolicies, basename="breaker-policy")
+router.register("v1/jwt-issuers", views.JwtIssuers, basename="jwt-issuer")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/routes/explain", views.Explain.as_view(), name="explain"),

@@ -15,7 +15,7 @@ from gateway.control.breakers import breaker_of, breakers_of, force
 from gateway.control.explain import explain
 from gateway.control.exposition import OpenMetricsText, PrometheusText
 from gateway.control.metrics import as_json, metrics_of
-from gateway.models import BreakerPolicy, RateLimitPolicy, Route, Upstream
+from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.reports import Action
 from gateway.serializers import (
     BreakerPolicySerializer,
@@ -24,6 +24,7 @@ from gateway.serializers import (
     ExplainSerializer,
     ForcedSerializer,
     ForceSerializer,
+    JwtIssuerSerializer,
     MetricsSerializer,
     RateLimitPolicySerializer,
     RouteSerializer,
@@ -103,6 +104,15 @@ class BreakerPolicies(TenantResource):
 
     queryset = BreakerPolicy.objects.all()
     serializer_class = BreakerPolicySerializer
+    scopes: ClassVar = READ_AND_WRITE
+
+
+class JwtIssuers(TenantResource):
+    """Whose JSON Web Tokens the tenant's routes believe."""
+
+    queryset = JwtIssuer.objects.all()
+    serializer_class = JwtIssuerSerializer
+    filterset_fields: ClassVar = ["enabled"]
     scopes: ClassVar = READ_AND_WRITE
 
 

@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # report.
 CONTROL_SEES = (
     "gateway.proxy.fields",
+    "gateway.proxy.jwks",
     "gateway.proxy.paths",
     "gateway.proxy.policies",
     "gateway.proxy.reports",

@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
     "Access": (
         Entry("registry.apikey", "API keys", "key"),
+        Entry("gateway.jwtissuer", "JWT issuers", "badge"),
         Entry("registry.tenant", "Tenants", "domain"),
         Entry("registry.member", "Members", "group"),
         Entry("auth.user", "People", "person"),

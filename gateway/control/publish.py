@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from anumate.lib.redis import UNAVAILABLE, connect
 from gateway.control.compile import Skipped, compile_table
+from gateway.control.issuers import publish_issuers
 from gateway.proxy.table import RoutingTable, decode, encode
 from registry.live import sections
 from registry.models import Revision
@@ -73,6 +74,7 @@ class Publisher:
     def _publish(self, origin: str, revision: int) -> Published:
         compiled = compile_table(revision)
         with _store() as store:
+            publish_issuers(store)
             body = self._body_of(store, compiled.table)
             stored = sections.publish(store, SECTION, origin=origin, revision=revision, body=body)
         self._report(compiled.skipped)

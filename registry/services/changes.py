@@ -22,7 +22,7 @@ from django.db.models import F
 from registry.models import AuditEntry, Revision, Tenant
 from registry.signals import configuration_changed
 
-SECRET_FIELDS = frozenset({"secret_hash", "password", "tls_key"})
+SECRET_FIELDS = frozenset({"secret_hash", "password", "sealed_secret", "tls_key"})
 
 
 @dataclass(frozen=True)

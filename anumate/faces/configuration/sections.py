@@ -14,7 +14,7 @@ from django.db import models
 from rest_framework.fields import empty
 from rest_framework.serializers import Serializer
 
-from gateway.views import BreakerPolicies, RateLimitPolicies, Routes, Upstreams
+from gateway.views import BreakerPolicies, JwtIssuers, RateLimitPolicies, Routes, Upstreams
 from health.models import HealthCheck
 from health.serializers import CheckSerializer
 from registry.auth import Caller
@@ -173,6 +173,7 @@ SECTIONS: Final = (
     Section("services", Services),
     Section("rate_limit_policies", RateLimitPolicies),
     Section("breaker_policies", BreakerPolicies),
+    Section("jwt_issuers", JwtIssuers),
     Section("upstreams", Upstreams, ("service",)),
     Section("health_checks", Checks, ("service_name", "instance_id", "check_type", "endpoint", "path")),
     Section("routes", Routes),
