@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from unfold.decorators import action, display
 
 from gateway.control.rules import MOST_LIMITS
+from gateway.control.shadows import warnings_about
 from gateway.document_forms import parts
 from gateway.forms import (
     JwtIssuerForm,
@@ -91,6 +92,11 @@ class RouteAdmin(TenantAdmin):
         document_group("WebSockets", "websockets", kinds=Route.documents),
         document_group("Access log", "access_log", kinds=Route.documents),
     ]
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        for sentence in warnings_about(form.instance.pk) if form.instance.enabled else ():
+            messages.warning(request, sentence)
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("targets__service")

@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from gateway.control import documents, issuers, rules, tls_keys
+from gateway.control.shadows import warnings_about
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
 from gateway.services import host_owner
@@ -156,6 +157,9 @@ class RouteSerializer(StrictModel):
     )
     targets = TargetSerializer(many=True, required=False, allow_empty=False, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     rate_limit_policy = PolicyName(queryset=RateLimitPolicy.objects.all())
+    warnings = serializers.SerializerMethodField(
+        help_text="In the answer to a write: why the route, or others because of it, will never get a request."
+    )
     further_rate_limit_policies = FurtherLimits(
         source="further_limits", default=list, help_text="A request needs a token of each of them, too."
     )
@@ -191,6 +195,7 @@ class RouteSerializer(StrictModel):
             "scopes",
             "rate_limit_policy",
             "further_rate_limit_policies",
+            "warnings",
             "timeout_seconds",
             "retries",
             *Route.documents,
@@ -198,6 +203,12 @@ class RouteSerializer(StrictModel):
             "created_at",
         ]
         read_only_fields: ClassVar = ["created_at"]
+
+    def get_warnings(self, route: Route) -> list[str]:
+        request = self.context.get("request")
+        if request is None or request.method not in ("POST", "PUT", "PATCH") or not route.enabled:
+            return []
+        return warnings_about(route.pk)
 
     def validate_name(self, name: str) -> str:
         checked(rules.check_route_name, name)
@@ -395,12 +406,46 @@ class ExplainSerializer(Strict):
     host = Text(max_length=260, default="", allow_blank=True)
     path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
     headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
+    key = Text(max_length=100, default="", allow_blank=True, write_only=True, help_text="An API key, or its public id.")
+    address = serializers.IPAddressField(default="", allow_blank=True, help_text="Where the request comes from.")
 
 
 class VerdictSerializer(serializers.Serializer[Any]):
     route = serializers.CharField()
     takes_it = serializers.BooleanField()
     sentence = serializers.CharField()
+
+
+class CandidateSerializer(serializers.Serializer[Any]):
+    instance_id = serializers.CharField()
+    version = serializers.CharField()
+    eligible = serializers.BooleanField()
+    sentence = serializers.CharField()
+
+
+class DestinationSerializer(serializers.Serializer[Any]):
+    service = serializers.CharField()
+    weight = serializers.IntegerField()
+    version = serializers.CharField()
+    tags = serializers.ListField(child=serializers.CharField())
+    chosen = serializers.BooleanField(help_text="The request asks for it, or weight decides and it has some.")
+    load_balancing = serializers.CharField()
+    instances = CandidateSerializer(many=True, allow_null=True, help_text="null while the store is away.")
+
+
+class AdmissionSerializer(serializers.Serializer[Any]):
+    auth_required = serializers.BooleanField()
+    methods = serializers.ListField(child=serializers.CharField())
+    scopes = serializers.ListField(child=serializers.CharField())
+    admitted = serializers.BooleanField(allow_null=True, help_text="null where no key was given.")
+    sentence = serializers.CharField()
+
+
+class LimitInForceSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    rate = serializers.FloatField()
+    burst = serializers.IntegerField()
+    by = serializers.CharField()
 
 
 class ExplainedSerializer(serializers.Serializer[Any]):
@@ -411,6 +456,12 @@ class ExplainedSerializer(serializers.Serializer[Any]):
     targets = TargetSerializer(many=True)
     verdicts = VerdictSerializer(many=True, help_text="Every route, in order of precedence.")
     skipped = serializers.ListField(child=serializers.CharField(), help_text="Rows that cannot be served, and why.")
+    upstream_host = serializers.CharField(allow_null=True, help_text="The host that the service sees.")
+    redirect = serializers.CharField(allow_null=True, help_text="The address that the client is sent to.")
+    admission = AdmissionSerializer(allow_null=True)
+    rate_limits = LimitInForceSerializer(many=True, allow_null=True, help_text="A token of each is needed.")
+    policies = serializers.DictField(allow_null=True, help_text="What the route says beyond the plain case.")
+    destinations = DestinationSerializer(many=True, allow_null=True, help_text="Its targets with their instances.")
 
 
 class ForceSerializer(Strict):

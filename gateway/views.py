@@ -132,6 +132,8 @@ class Explain(APIView):
             host=wanted["host"],
             target=wanted["path"],
             headers=[(pair["name"], pair["value"]) for pair in wanted["headers"]],
+            key=wanted["key"],
+            address=wanted["address"],
         )
         return Response(ExplainedSerializer(found).data)
 

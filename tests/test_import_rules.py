@@ -37,6 +37,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # What the control side may know of the data plane: the table's shape, the one matcher and what it reads, what workers
 # report.
 CONTROL_SEES = (
+    "gateway.proxy.canary",
+    "gateway.proxy.entitlement",
     "gateway.proxy.fields",
     "gateway.proxy.jwks",
     "gateway.proxy.paths",
@@ -44,6 +46,7 @@ CONTROL_SEES = (
     "gateway.proxy.reports",
     "gateway.proxy.rewriting",
     "gateway.proxy.router",
+    "gateway.proxy.selection",
     "gateway.proxy.table",
     "gateway.proxy.tls",
 )

@@ -44,10 +44,14 @@ def explain(
     header: Annotated[
         list[str] | None, typer.Option("-H", "--header", help="'Name: value', as of curl; may be repeated.")
     ] = None,
+    key: Annotated[
+        str, typer.Option("--key", metavar="PUBLIC-ID", help="The caller's API key: its public id will do.")
+    ] = "",
+    source: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="Where the request comes from.")] = "",
 ) -> None:
     """Say which route would take a request and why the others would not; exit status 1 when none does."""
     headers = [_header(each) for each in header or []]
-    body = {"method": method.upper(), "headers": headers, **_place(address)}
+    body = {"method": method.upper(), "headers": headers, "key": key, "address": source, **_place(address)}
     answer = talk.api.post("/v1/routes/explain", body)
     talk.show(answer, _explained)
     if answer["route"] is None:
@@ -125,6 +129,29 @@ def _targets(targets: list[dict[str, Any]]) -> str:
     )
 
 
+def _destinations(destinations: list[dict[str, Any]]) -> None:
+    """Where a request may end up, instance by instance."""
+    from anumate_integration_service.cli import show
+
+    rows = [(each, instance) for each in destinations if each["chosen"] for instance in each["instances"] or []]
+    if rows:
+        show.line("")
+        show.table(
+            ("INSTANCE", "VERSION", "TRAFFIC", "WHY"),
+            (
+                (
+                    show.text(f"{each['service']}/{instance['instance_id']}"),
+                    show.text(instance["version"]),
+                    show.word("ok" if instance["eligible"] else "no"),
+                    show.text(instance["sentence"]),
+                )
+                for each, instance in rows
+            ),
+        )
+    elif destinations:
+        show.line("  No instance of that is known.")
+
+
 def _explained(answer: Any) -> None:
     from anumate_integration_service.cli import show
 
@@ -133,7 +160,15 @@ def _explained(answer: Any) -> None:
     show.line(f"{mark} {show.text(taken or 'No route')}: {show.text(answer['sentence'])}")
     if taken:
         seen = f"; the service sees {answer['upstream_path']}" if answer["upstream_path"] else ""
-        show.line(f"  It goes to {show.text(_targets(answer['targets']))}{show.text(seen) if seen else ''}.")
+        if answer["redirect"]:
+            show.line(f"  The client is sent to {show.text(answer['redirect'])}.")
+        else:
+            show.line(f"  It goes to {show.text(_targets(answer['targets']))}{show.text(seen) if seen else ''}.")
+        show.line(f"  {show.text(answer['admission']['sentence'])}")
+        for limit in answer["rate_limits"]:
+            told = f"{limit['rate']:g} requests a second by {limit['by']}, {limit['burst']} at once"
+            show.line(f"  Limit {show.text(limit['name'])}: {show.text(told)}.")
+        _destinations(answer["destinations"])
     if answer["verdicts"]:
         show.line("")
         show.table(

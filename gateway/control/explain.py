@@ -1,19 +1,70 @@
-"""Why a request goes where it goes: asked of the same matcher that the workers match with."""
+"""Why a request goes where it goes: asked of the same matcher, and the same rules, that the workers go by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from django.conf import settings
 
 from anumate.lib.problem import Problem
+from anumate.lib.redis import UNAVAILABLE
 from gateway.control.compile import compile_table
-from gateway.proxy.paths import read_path
-from gateway.proxy.router import Explained, Router
-from gateway.proxy.table import Target
+from gateway.models import Upstream
+from gateway.proxy.canary import Asking
+from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
+from gateway.proxy.paths import RequestPath, read_path
+from gateway.proxy.policies import Document
+from gateway.proxy.rewriting import location
+from gateway.proxy.router import Explained, Router, Rule
+from gateway.proxy.selection import Selection
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target
+from registry.live.instances import Instance
+from registry.live.keys import KeyRecord, KeyRing, TenantRecord, public_id_of
+from registry.models import ApiKey
+from registry.selectors import catalog
+from registry.services.keys import record_of
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Candidate(NamedTuple):
+    """An instance of a target's service: whether a request may come to it, and why not."""
+
+    instance_id: str
+    version: str
+    eligible: bool
+    sentence: str
+
+
+class Destination(NamedTuple):
+    """A target. `chosen`: the request asks for it, or weight decides and it has some."""
+
+    service: str
+    weight: int
+    version: str
+    tags: tuple[str, ...]
+    chosen: bool
+    load_balancing: str
+    instances: list[Candidate] | None
+    """None while the store is away."""
+
+
+class Admission(NamedTuple):
+    """What the route asks of a caller; `admitted` is None where no key was given to judge."""
+
+    auth_required: bool
+    methods: tuple[str, ...]
+    scopes: tuple[str, ...]
+    admitted: bool | None
+    sentence: str
 
 
 class Explanation(NamedTuple):
-    """`verdicts` has a line for every route of the tenant, in order of precedence."""
+    """`verdicts` has a line for every route of the tenant, in order of precedence. What follows `skipped` is None where
+    no route takes the request."""
 
     tenant: str
     route: str | None
@@ -22,12 +73,26 @@ class Explanation(NamedTuple):
     targets: tuple[Target, ...]
     verdicts: list[Explained]
     skipped: list[str]
+    upstream_host: str | None = None
+    redirect: str | None = None
+    admission: Admission | None = None
+    rate_limits: list[RateLimit] | None = None
+    policies: dict[str, Any] | None = None
+    destinations: list[Destination] | None = None
 
 
 def explain(
-    tenant: str, *, method: str, host: str, target: str, headers: Sequence[tuple[str, str]] = ()
+    tenant: str,
+    *,
+    method: str,
+    host: str,
+    target: str,
+    headers: Sequence[tuple[str, str]] = (),
+    key: str = "",
+    address: str = "",
 ) -> Explanation:
-    """What would become of a request. `target` is path and query, as on the request line.
+    """What would become of a request. `target` is path and query, as on the request line; `key` an API key or its
+    public id; `address` where the request comes from.
 
     Raises:
         Problem: malformed_request, when the gateway would not read such a path.
@@ -36,22 +101,137 @@ def explain(
     router = Router(compiled.table)
     raw, _, query = target.encode().partition(b"?")
     path = read_path(raw)
-    host = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    request = (
-        tenant,
-        host.lower(),
-        method,
-        path.matched,
-        [(name.lower().encode(), value.encode()) for name, value in headers],
-        query,
-    )
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    fields: Headers = [(name.lower().encode(), value.encode()) for name, value in headers]
+    request = (tenant, name.lower(), method, path.matched, fields, query)
     skipped = [str(each) for each in compiled.skipped if each.tenant == tenant]
     verdicts = router.explain(*request)
     try:
         rule = router.match(*request)
     except Problem as problem:
         return Explanation(tenant, None, problem.detail, None, (), verdicts, skipped)
-    sentence = next(verdict.sentence for verdict in verdicts if verdict.takes_it)
+    route = rule.route
+    client = _client(tenant, key) if key else None
     return Explanation(
-        tenant, rule.route.name, sentence, rule.rewriting.path(path), rule.route.targets, verdicts, skipped
+        tenant=tenant,
+        route=route.name,
+        sentence=next(verdict.sentence for verdict in verdicts if verdict.takes_it),
+        upstream_path=None if route.redirect.status else rule.rewriting.path(path),
+        targets=route.targets,
+        verdicts=verdicts,
+        skipped=skipped,
+        upstream_host=route.rewrite.host or host,
+        redirect=_redirect(rule, path, query, host, name),
+        admission=_admission(route, key, client, address),
+        rate_limits=_rate_limits(compiled.table, route, client),
+        policies=_policies(route),
+        destinations=list(_destinations(route, fields)),
     )
+
+
+def _redirect(rule: Rule, path: RequestPath, query: bytes, authority: str, host: str) -> str | None:
+    redirect = rule.route.redirect
+    if not redirect.status:
+        return None
+    address = location(redirect, rule.rewriting.redirected(path), query, scheme="http", authority=authority, host=host)
+    return address.decode()
+
+
+def _client(tenant: str, key: str) -> KeyRecord | None:
+    """The key's record, if it is one of the tenant's and, where it was given whole, the right one."""
+    public_id = public_id_of(key) or key
+    rows = ApiKey.objects.filter(public_id=public_id, tenant__name=tenant, revoked_at=None).select_related("tenant")
+    row = rows.first()
+    if row is None:
+        return None
+    record = record_of(row)
+    if public_id == key:
+        return record
+    ring = KeyRing(settings.API_KEY_PEPPER)
+    ring.replace(keys=[record], tenants=[TenantRecord(tenant)])
+    try:
+        return ring.verify(key, 0.0)
+    except Problem:
+        return None
+
+
+def _admission(route: Route, key: str, client: KeyRecord | None, address: str) -> Admission:
+    methods, scopes = route.auth.methods, scopes_of(route)
+    if not route.auth_required or route.redirect.status:
+        return Admission(False, methods, scopes, None, "Nobody has to prove who they are.")
+    if not key:
+        ways = " or ".join("an API key" if method == "key" else "a JWT" for method in methods)
+        return Admission(True, methods, scopes, None, f"The caller needs {ways} with {', '.join(scopes)}.")
+    if client is None:
+        return Admission(True, methods, scopes, False, "This API key is not known here, or was revoked.")
+    if client.expires_at and client.expires_at <= time.time():
+        return Admission(True, methods, scopes, False, "This API key has expired.")
+    try:
+        require_route(client, route, lambda: address)
+        require_scopes(client, scopes)
+    except Problem as problem:
+        return Admission(True, methods, scopes, False, problem.detail)
+    return Admission(True, methods, scopes, True, f"The key {client.name} may use the route.")
+
+
+def _rate_limits(table: RoutingTable, route: Route, client: KeyRecord | None) -> list[RateLimit]:
+    """Those that the request needs a token of, as the data plane puts them together."""
+    known = {each.name: each for each in table.rate_limits if each.tenant == route.tenant}
+    found = [known[name] for name in route.rate_limits if name in known]
+    if not found and (rate := settings.ENV.default_rate_limit):
+        found = [RateLimit(route.tenant, "default", rate, rate, "key")]
+    own = known.get(client.rate_limit_policy) if client is not None else None
+    return found if own is None else [own, *(each for each in found if each.by != "key")]
+
+
+def _policies(route: Route) -> dict[str, Any]:
+    """What the route says beyond the plain case, and its times."""
+    said = {name: getattr(route, name) for name in route.__struct_fields__}
+    documents = {
+        name: msgspec.to_builtins(value)
+        for name, value in said.items()
+        if isinstance(value, Document) and value != type(value)()
+    }
+    return {"timeout_seconds": route.timeout_seconds, "retries": route.retries, **documents}
+
+
+def _destinations(route: Route, headers: Headers) -> Iterator[Destination]:
+    strategies = dict(
+        Upstream.objects.filter(service__tenant__name=route.tenant).values_list("service__name", "load_balancing")
+    )
+    asking = [Asking(target) for target in route.targets]
+    asked = next((number for number, each in enumerate(asking) if each.asked_for(headers)), None)
+    for number, target in enumerate(route.targets):
+        by_weight = asked is None and not asking[number].conditional and target.weight > 0
+        yield Destination(
+            target.service,
+            target.weight,
+            target.version,
+            target.tags,
+            chosen=asked == number or by_weight,
+            load_balancing=strategies.get(target.service, Upstream.Strategy.ROUND_ROBIN.value),
+            instances=_instances(route.tenant, target),
+        )
+
+
+def _instances(tenant: str, target: Target) -> list[Candidate] | None:
+    now, selection = time.time(), Selection(target)
+    try:
+        instances = catalog().instances(tenant, target.service)
+    except UNAVAILABLE:
+        return None
+    found = []
+    for instance in instances:
+        why = _unfit(instance, now) or selection.why_not(instance)
+        found.append(Candidate(instance.key.id, instance.document.version, not why, why or "It may get the request."))
+    return found
+
+
+def _unfit(instance: Instance, now: float) -> str:
+    if (state := instance.state(now)) != "enabled":
+        return f"Its state is {state}."
+    if instance.health == "unhealthy":
+        return "It is unhealthy."
+    if not any(each.protocol in ("http", "https") for each in instance.document.endpoints.values()):
+        return "It has no endpoint that speaks HTTP."
+    return ""

@@ -71,6 +71,13 @@ class Publisher:
             self._done = (place, published)
             return published
 
+    def current(self) -> RoutingTable | None:
+        """The table of the rows as they are, if this process has just compiled it."""
+        number = Revision.objects.filter(pk=1).values_list("origin", "number").first()
+        if number is None or self._done is None or self._done[0] != number or self._served is None:
+            return None
+        return self._served.table
+
     def _publish(self, origin: str, revision: int) -> Published:
         compiled = compile_table(revision)
         with _store() as store:

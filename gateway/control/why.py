@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 import redis
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import InvalidSpecifier
 
 from gateway.control.breakers import Breaker, merge, reports_now
 from gateway.models import RouteTarget
 from gateway.proxy.reports import FORCE, Force
+from gateway.proxy.selection import Selection
+from gateway.proxy.table import Target
 from registry.live.instances import Instance
 from registry.models import Tenant
 from registry.why import Finding, Findings
@@ -44,12 +45,12 @@ def _breaker(found: Breaker, force: Force | None) -> Finding:
 def versions(tenant: Tenant, service: str, instances: Sequence[Instance], client: redis.Redis) -> Findings:
     """Which routes lead to the service, and which of them pass an instance over for its version."""
     rows = RouteTarget.objects.filter(route__tenant=tenant, service__name=service, route__enabled=True)
-    targets = list(rows.select_related("route").order_by("route__name", "pk"))
+    targets = list(rows.select_related("route", "service").order_by("route__name", "pk"))
     if not targets:
         return {"": [Finding("route", f"No route leads to {service}; whoever asks the registry still finds it")]}
     found: dict[str, list[Finding]] = {"": [_routes(service, targets)]}
     for instance in instances:
-        found[instance.key.id] = list(_versions(instance.document.version, targets))
+        found[instance.key.id] = list(_passed_over(instance, targets))
     return found
 
 
@@ -58,22 +59,21 @@ def _routes(service: str, targets: Iterable[RouteTarget]) -> Finding:
     return Finding("route", f"Routes to {service}: {', '.join(names)}", details={"routes": names})
 
 
-def _versions(version: str, targets: Sequence[RouteTarget]) -> Iterator[Finding]:
-    shut = [each for each in targets if not _fits(version, each.version)]
-    for each in shut:
+def _passed_over(instance: Instance, targets: Sequence[RouteTarget]) -> Iterator[Finding]:
+    """By the rule that the data plane selects with."""
+    shut = [(each, why) for each in targets if (why := _why_not(each, instance))]
+    for each, why in shut:
         yield Finding(
             "version",
-            f"Route {each.route.name} asks for version {each.version}, and this is {version or 'of no version'}",
+            f"Route {each.route.name} passes it over: {why[0].lower()}{why[1:].rstrip('.')}",
             blocks=len(shut) == len(targets),
-            details={"route": each.route.name, "version": each.version},
+            details={"route": each.route.name, "version": each.version, "tags": list(each.tags)},
         )
 
 
-def _fits(version: str, wanted: str) -> bool:
-    """As the data plane decides it."""
-    if not wanted:
-        return True
+def _why_not(target: RouteTarget, instance: Instance) -> str:
     try:
-        return Version(version) in SpecifierSet(wanted, prereleases=True)
-    except (InvalidVersion, InvalidSpecifier):
-        return False
+        selection = Selection(Target(target.service.name, version=target.version, tags=tuple(target.tags)))
+    except InvalidSpecifier:
+        return f"{target.version} is no version specifier."
+    return selection.why_not(instance)

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from anumate.lib.problem import Problem
+from gateway.proxy.entitlement import require_route, require_scopes
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
 from gateway.proxy.table import Route
@@ -36,9 +37,7 @@ def authenticate(
     client = _by_token(tokens, route, x, now) if "jwt" in route.auth.methods else None
     if client is None:
         client = _by_key(ring, route, x, now, address_of)
-    for scope in binding.scopes:
-        if not client.allows(scope):
-            raise Problem("scope_missing", f"The key needs scope {scope} here.")
+    require_scopes(client, binding.scopes)
     return client
 
 
@@ -60,12 +59,7 @@ def _by_key(ring: KeyRing, route: Route, x: Exchange, now: float, address_of: Ca
         x.query, found = take_parameter(x.query, route.auth.query_parameter.encode())
         presented = found if presented is None else presented
     client = ring.verify(presented, now)
-    if client.tenant != route.tenant:
-        raise Problem("route_not_found", "No route takes this host, path, headers and query.")
-    if client.routes and route.name not in client.routes:
-        raise Problem("scope_missing", f"The key is not for route {route.name}.")
-    if client.networks:
-        client.require_network(address_of(x))
+    require_route(client, route, lambda: address_of(x))
     return client
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import InvalidSpecifier
 
 from anumate.lib import clock
 from anumate_integration_service.balancing import STRATEGIES, Random, Strategy
@@ -18,6 +17,7 @@ from gateway.proxy.endpoints import Endpoint, name_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.outlier import Outliers
 from gateway.proxy.rendezvous import digest, favourite
+from gateway.proxy.selection import Selection
 from gateway.proxy.sticky import Sticky, sticky_of
 from gateway.proxy.table import RoutingTable, Target, Upstream
 from gateway.proxy.tls import Secure
@@ -32,13 +32,12 @@ Pair = tuple[str, str]
 class Group:
     """The instances of a service that a target may use: eligible, of its versions and tags, with an HTTP endpoint."""
 
-    __slots__ = ("endpoints", "service", "sticky", "strategy", "strategy_name", "tags", "tenant", "version")
+    __slots__ = ("endpoints", "selection", "service", "sticky", "strategy", "strategy_name", "tenant")
 
     def __init__(self, tenant: str, target: Target) -> None:
         self.tenant = tenant
         self.service = target.service
-        self.version = _specifier(target.version)
-        self.tags = frozenset(target.tags)
+        self.selection = Selection(target)
         self.strategy_name = ""
         self.strategy: Strategy[Endpoint]
         self.sticky: Sticky | None = None
@@ -124,7 +123,7 @@ class Balancer:
             ]
             self._keep(pair, known, {endpoint.id: endpoint for _, endpoint in eligible})
             for group in groups:
-                fit = [each for each in eligible if _fits(group, each[0])]
+                fit = [each for each in eligible if group.selection.takes(each[0])]
                 group.endpoints = _weighty(_near(fit, upstream.zone, self._zone), now)
             self._note_expiry(pair, instances, now)
 
@@ -289,31 +288,16 @@ def _weighty(eligible: list[tuple[Instance, Endpoint]], now: float) -> tuple[End
     return weighty or tuple(endpoint for _, endpoint in eligible)
 
 
-def _specifier(text: str) -> SpecifierSet | None:
-    return SpecifierSet(text, prereleases=True) if text else None
-
-
 def _selection(target: Target) -> Target:
     """What of a target says which instances may be used."""
     return Target(target.service, version=target.version, tags=target.tags)
-
-
-def _fits(group: Group, instance: Instance) -> bool:
-    if not group.tags.issubset(instance.document.tags):
-        return False
-    if group.version is None:
-        return True
-    try:
-        return Version(instance.document.version) in group.version
-    except InvalidVersion:
-        return False
 
 
 def check_targets(targets: Iterable[Target]) -> str:
     """What is wrong with a route's targets; empty when nothing is."""
     for target in targets:
         try:
-            _specifier(target.version)
+            Selection(target)
         except InvalidSpecifier:
             return f"{target.version!r} is no version specifier."
     return ""

@@ -17,6 +17,7 @@ from gateway.proxy.balancer import Balancer, Pair, Share, check_targets
 from gateway.proxy.canary import Choice
 from gateway.proxy.cors import Cors, of_route
 from gateway.proxy.edits import edits_of
+from gateway.proxy.entitlement import scopes_of
 from gateway.proxy.exchange import NO_STATUSES
 from gateway.proxy.guard import Guard
 from gateway.proxy.limiter import Policy
@@ -28,7 +29,6 @@ from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
 
-INVOKE: Final = "gateway:invoke"
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
 _Item = TypeVar("_Item")
@@ -63,7 +63,7 @@ class Binding:
 
     def __init__(self, route: Route, balancer: Balancer, cors: Cors) -> None:
         self.route = route
-        self.scopes = tuple(dict.fromkeys((INVOKE, *route.scopes)))
+        self.scopes = scopes_of(route)
         self.shares = balancer.shares(route.tenant, [target for target in route.targets if not _is_choice(target)])
         self.choices = tuple(_choices(route, balancer))
         self.policies: tuple[Policy, ...] = ()

@@ -98,7 +98,7 @@ class TestOfAnInstance:
     def test_a_version_that_every_route_passes_over_gets_nothing(self, live: SyncStore) -> None:
         route(">=2", "new")
         body = answer()
-        assert body["sentence"] == "It gets no traffic. Route new asks for version >=2, and this is 1.0."
+        assert body["sentence"] == "It gets no traffic. Route new passes it over: it is of version 1.0, not >=2."
         assert body["eligible"] is False
         route("<2", "old")
         assert answer()["eligible"] is True

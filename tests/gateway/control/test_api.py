@@ -326,6 +326,45 @@ class TestExplain:
         }
         assert all(each["sentence"] for each in found["verdicts"])
 
+    def test_it_tells_what_else_would_become_of_the_request(self) -> None:
+        client = api()
+        client.post("/v1/rate-limit-policies", GOLD)
+        client.post(
+            "/v1/routes",
+            {
+                "name": "orders",
+                "path": "/orders",
+                "rate_limit_policy": "gold",
+                "scopes": ["gateway:read"],
+                "rewrite": {"host": "orders.internal", "path": "/v2"},
+                "targets": [
+                    {"service": "orders", "weight": 1},
+                    {"service": "beta", "header": {"name": "X-Beta", "value": "1"}},
+                ],
+            },
+        )
+        made = client.post("/v1/api-keys", {"name": "k", "scopes": ["gateway:invoke"]}).json()
+        asked = {"path": "/orders/7", "headers": [{"name": "X-Beta", "value": "1"}], "key": made["secret"]}
+        found = client.post("/v1/routes/explain", asked).json()
+        assert (found["upstream_host"], found["upstream_path"]) == ("orders.internal", "/v2/7")
+        assert [limit["name"] for limit in found["rate_limits"]] == ["gold"]
+        assert {each["service"]: each["chosen"] for each in found["destinations"]} == {"orders": False, "beta": True}
+        assert found["admission"]["admitted"] is False
+        assert found["admission"]["sentence"] == "The key needs scope gateway:read here."
+        assert made["secret"] not in str(found)
+        found = client.post("/v1/routes/explain", {**asked, "key": made["public_id"], "headers": []}).json()
+        assert {each["service"]: each["chosen"] for each in found["destinations"]} == {"orders": True, "beta": False}
+        assert found["policies"]["rewrite"] == {"host": "orders.internal", "path": "/v2"}
+        wrong = client.post("/v1/routes/explain", {**asked, "key": made["secret"][:-7] + "x" + made["secret"][-6:]})
+        assert wrong.json()["admission"]["admitted"] is False
+
+    def test_it_tells_where_a_redirect_leads(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "old", "path": "/old", "redirect": {"status": 308, "path": "/new"}})
+        found = client.post("/v1/routes/explain", {"host": "shop.example", "path": "/old/a?b=c"}).json()
+        assert (found["redirect"], found["upstream_path"]) == ("http://shop.example/new/a?b=c", None)
+        assert found["admission"]["auth_required"] is False
+
     def test_it_says_so_when_nothing_matches(self) -> None:
         found = api().post("/v1/routes/explain", {"path": "/nowhere"}).json()
         assert (found["route"], found["targets"]) == (None, [])

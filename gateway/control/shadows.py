@@ -1,0 +1,106 @@
+"""Routes that can never match, because others come first and take everything they could take.
+
+What is said here is true for every request; what is not said may be true nevertheless: of regular expressions only the
+plain cases are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from anumate.lib.problem import Problem
+from gateway.control.compile import compile_table
+from gateway.control.publish import publisher
+from gateway.proxy.router import Rule
+from gateway.proxy.table import Route, RoutingTable
+
+MOST_NAMED = 5
+
+
+def warnings_about(id: int) -> list[str]:
+    """What a person should know about the route that was just saved: a sentence for each thing."""
+    table = publisher.current() or compile_table(0).table
+    route = next((each for each in table.routes if each.id == id), None)
+    return warnings(route, table) if route is not None else []
+
+
+def warnings(route: Route, table: RoutingTable) -> list[str]:
+    """Pure: `warnings_about`, for a route of this table."""
+    near = [each for each in table.routes if each.tenant == route.tenant and each.id != route.id]
+    own = _rules([route])
+    found: list[str] = []
+    before = _rules(each for each in near if _paths_meet(each, route))
+    blockers = [_coverer(rule, before) for rule in own]
+    if own and all(blockers):
+        found.append(
+            f"No request ever comes to {route.name}: {_named(b.route.name for b in blockers if b)} "
+            "comes first and takes all that it could take."
+        )
+    shadowed = [
+        each.name
+        for each in near
+        if _paths_meet(route, each) and (theirs := _rules([each])) and all(_coverer(rule, own) for rule in theirs)
+    ]
+    if shadowed:
+        found.append(
+            f"No request comes to {_named(shadowed)} any more: {route.name} comes first and takes all of them."
+        )
+    return found
+
+
+def _rules(routes: Iterable[Route]) -> list[Rule]:
+    found: list[Rule] = []
+    for route in routes:
+        try:
+            found += [Rule(route, host.lower()) for host in dict.fromkeys(route.hosts or ("",))]
+        except (ValueError, Problem):
+            continue  # it serves nothing, and is named elsewhere
+    return found
+
+
+def _coverer(rule: Rule, others: Iterable[Rule]) -> Rule | None:
+    """One that comes first and takes every request that the rule could take."""
+    return next((other for other in others if other.key < rule.key and covers(other, rule)), None)
+
+
+def covers(one: Rule, other: Rule) -> bool:
+    """Whether every request that `other` takes fulfils the conditions of `one`."""
+    return (
+        _host_covers(one.host, other.host)
+        and _path_covers(one, other)
+        and (not one.methods or (bool(other.methods) and other.methods <= one.methods))
+        and one.headers.items() <= other.headers.items()
+        and one.query.items() <= other.query.items()
+    )
+
+
+def _host_covers(one: str, other: str) -> bool:
+    return not one or one == other or (one.startswith("*.") and other.removeprefix("*").endswith(one[1:]))
+
+
+def _path_covers(one: Rule, other: Rule) -> bool:
+    kind, theirs = one.route.path_type, other.route.path_type
+    if kind == "prefix":
+        if theirs == "regex":
+            return not one.prefix
+        return other.prefix == one.prefix or other.prefix.startswith(one.prefix + "/")
+    if kind == "exact":
+        return theirs == "exact" and one.prefix == other.prefix
+    if theirs == "regex":
+        return one.route.path == other.route.path
+    return theirs == "exact" and one.pattern is not None and one.pattern.fullmatch(other.prefix) is not None
+
+
+def _paths_meet(one: Route, other: Route) -> bool:
+    """Whether it is worth a closer look: so that of thousands of routes, few are compiled."""
+    if one.path_type == "prefix" and other.path_type != "regex":
+        return other.path.startswith(one.path.rstrip("/")) or "%" in one.path or "%" in other.path
+    if one.path_type == "regex" or other.path_type == "regex":
+        return one.path_type != "exact"
+    return one.path == other.path or "%" in one.path
+
+
+def _named(names: Iterable[str]) -> str:
+    found = list(dict.fromkeys(names))
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more

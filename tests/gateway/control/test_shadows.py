@@ -1,0 +1,114 @@
+"""Warnings about routes that can never match: every one of them is true, as a naive matcher finds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from anumate.lib.problem import Problem
+from gateway.control.shadows import warnings
+from gateway.proxy.policies import Pair
+from gateway.proxy.router import Router, _why_not
+from gateway.proxy.table import Route, RoutingTable
+from tests.api import api
+from tests.gateway.proxy.conftest import a_route
+
+HOSTS = ("", "a.example", "b.a.example", "*.a.example", "*.example")
+PATHS = (
+    *(("prefix", path) for path in ("/", "/a", "/a/b", "/ab")),
+    *(("exact", path) for path in ("/a", "/a/b", "/b")),
+    *(("regex", path) for path in ("/a.*", "/[ab]", "/a/b")),
+)
+METHODS = ((), ("GET",), ("GET", "POST"), ("POST",))
+ASKED = [
+    (method, host, path, header, query)
+    for method in ("GET", "POST", "PUT")
+    for host in ("a.example", "b.a.example", "c.example", "other")
+    for path in ("/", "/a", "/a/b", "/a/b/c", "/ab", "/b", "/c")
+    for header in ("", "1", "2")
+    for query in (b"", b"x=1")
+]
+
+
+def some_route(chance: random.Random, number: int) -> Route:
+    kind, path = chance.choice(PATHS)
+    return a_route(
+        f"r{number}",
+        id=number,
+        path=path,
+        path_type=kind,
+        hosts=tuple(host for host in chance.sample(HOSTS, chance.choice([0, 1, 1, 2])) if host),
+        methods=chance.choice(METHODS),
+        headers=chance.choice([(), (), (Pair("X-H", "1"),)]),
+        query=chance.choice([(), (), (Pair("x", "1"),)]),
+        priority=chance.choice([0, 0, 0, 1]),
+        created=float(chance.randrange(3)),
+    )
+
+
+def naive_winner(router: Router, request: tuple[Any, ...]) -> str | None:
+    """Straight from the rules: of all that fit, the one with the least key."""
+    hosts = router._tenants.get("default")
+    fitting = [rule for rule in (hosts.rules if hosts else []) if _why_not(rule, *request) is None]
+    return min(fitting, key=lambda rule: rule.key).route.name if fitting else None
+
+
+def requests() -> list[tuple[Any, ...]]:
+    return [
+        (host, method, path, [(b"x-h", header.encode())] if header else [], query)
+        for method, host, path, header, query in ASKED
+    ]
+
+
+def test_the_matcher_finds_what_a_naive_one_finds() -> None:
+    chance = random.Random(5)
+    for _ in range(60):
+        router = Router(RoutingTable(1, tuple(some_route(chance, number) for number in range(8))))
+        for host, method, path, headers, query in requests():
+            try:
+                found: str | None = router.match("default", host, method, path, headers, query).route.name
+            except Problem:
+                found = None
+            assert found == naive_winner(router, (host, method, path, headers, query))
+            explained = router.explain("default", host, method, path, headers, query)
+            assert [each.route for each in explained if each.takes_it] == ([found] if found else [])
+
+
+def test_no_request_comes_to_a_route_of_which_that_is_said() -> None:
+    chance, said = random.Random(7), 0
+    for _ in range(800):
+        routes = tuple(some_route(chance, number) for number in range(4))
+        table = RoutingTable(1, routes)
+        winners = {naive_winner(Router(table), request) for request in requests()}
+        for sentence in warnings(routes[0], table):
+            said += 1
+            if sentence.startswith("No request ever comes to r0"):
+                assert "r0" not in winners
+            else:
+                names = sentence.removeprefix("No request comes to ").partition(" any more")[0].split(", ")
+                assert not winners & set(names)
+    assert said > 30
+
+
+def test_ten_thousand_routes_are_judged_quickly_enough_to_save_one() -> None:
+    routes = [a_route(f"r{number}", id=number, path=f"/s{number}/v1") for number in range(10_000)]
+    routes.append(a_route("late", id=10_000, path="/s77/v1/x", methods=("GET",), priority=-1))
+    (sentence,) = warnings(routes[-1], RoutingTable(1, tuple(routes)))
+    assert "r77 comes first" in sentence
+
+
+@pytest.mark.django_db
+def test_who_saves_such_a_route_is_told() -> None:
+    client = api()
+    first = client.post("/v1/routes", {"name": "all", "path": "/", "service": "web", "priority": 5})
+    assert first.json()["warnings"] == []
+    second = client.post("/v1/routes", {"name": "orders", "path": "/orders", "service": "orders"})
+    assert second.status_code == 201
+    assert second.json()["warnings"] == [
+        "No request ever comes to orders: all comes first and takes all that it could take."
+    ]
+    third = client.patch("/v1/routes/all", {"priority": 6})
+    assert third.json()["warnings"] == ["No request comes to orders any more: all comes first and takes all of them."]
+    assert client.get("/v1/routes/orders").json()["warnings"] == []
