@@ -206,7 +206,7 @@ class RouteSerializer(StrictModel):
 
     def get_warnings(self, route: Route) -> list[str]:
         request = self.context.get("request")
-        if request is None or request.method not in ("POST", "PUT", "PATCH") or not route.enabled:
+        if getattr(request, "method", "") not in ("POST", "PUT", "PATCH") or not route.enabled:
             return []
         return warnings_about(route.pk)
 
