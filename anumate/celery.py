@@ -44,6 +44,7 @@ app.conf.update(
         "project instances": every(1.0, "registry.tasks.project"),
         "republish sections": every(5.0, "registry.tasks.republish"),
         "forget services": every(600.0, "registry.tasks.forget"),
+        "note the use of keys": every(10.0, "registry.tasks.note_key_usage"),
         "prune history": every(60.0, "registry.tasks.prune"),
         "check health": every(1.0, "health.tasks.tick"),
         "republish routes": every(5.0, "gateway.tasks.republish"),

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from anumate.lib.redis import UNAVAILABLE, connect
 from registry.live.store import SyncStore
-from registry.services import history, projection, retention, sections
+from registry.services import history, keys, projection, retention, sections
 
 logger = logging.getLogger("anumate.tasks")
 
@@ -49,6 +49,13 @@ def forget() -> None:
     """Drop what Redis still holds of services that have long been gone."""
     with _store() as client:
         retention.forget_services(client)
+
+
+@shared_task(ignore_result=True)
+def note_key_usage() -> None:
+    """Write when keys were last used."""
+    with _store() as client:
+        keys.note_usage(client)
 
 
 @shared_task(ignore_result=True)

@@ -19,6 +19,7 @@ import msgspec
 
 from anumate.lib.problem import Problem
 from registry.live.instances import Fact
+from registry.live.usage import Usage
 
 DEFAULT_TENANT: Final = "default"
 READING_SCOPES: Final = ("registry:read", "health:read", "gateway:read", "gateway:invoke")
@@ -154,6 +155,7 @@ class KeyRing:
         self._tenants: dict[str, TenantRecord] | None = None
         self._hosts: dict[str, str] = {}
         self._verified: dict[str, KeyRecord] = {}
+        self.usage = Usage()
 
     @property
     def ready(self) -> bool:
@@ -186,6 +188,7 @@ class KeyRing:
                 verified[presented] = record
         if record.expires_at and record.expires_at <= now:
             raise Problem("api_key_expired", "This API key has expired. Ask for a new one.")
+        self.usage.seen[record.id] = now
         return record
 
     def _check(self, presented: str | None) -> KeyRecord:

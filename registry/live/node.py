@@ -24,6 +24,7 @@ from registry.live.instances import Key
 from registry.live.keys import KeyRing, KeySection, StateSection, TenantSection
 from registry.live.sections import SectionReader
 from registry.live.store import AsyncStore
+from registry.live.usage import ANSWER_SECONDS, TELL_SECONDS
 
 logger = logging.getLogger("anumate.node")
 
@@ -87,9 +88,8 @@ class Node:
         reader = self._reader = SectionReader(self._url, self._names, self._on_section, self._cache_dir)
         kept = self._load_catalog() and reader.load_cached()
         follower = Follower(self._url, self.catalog)
-        self._tasks = [
-            asyncio.create_task(_for_ever(job)) for job in (reader.run, follower.run, self._keep_catalog, *self._jobs)
-        ]
+        jobs = (reader.run, follower.run, self._keep_catalog, self._tell_usage, *self._jobs)
+        self._tasks = [asyncio.create_task(_for_ever(job)) for job in jobs]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KEPT_START_SECONDS if kept else START_SECONDS):
                 await follower.ready.wait()
@@ -101,6 +101,9 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         self._write_catalog()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.keys.usage.tell(self.redis)
         await self.store.close()
         await self.redis.aclose()
 
@@ -144,6 +147,11 @@ class Node:
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             await asyncio.to_thread(self._write_catalog)
+
+    async def _tell_usage(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            await self.keys.usage.tell(self.redis)
 
     def _write_catalog(self) -> None:
         path, index = self._catalog_path, self.catalog.index
