@@ -76,6 +76,21 @@ class BreakerPolicy:
         """How many calls a verdict by rate needs."""
         return self.minimum_calls if self.window == "time" else min(self.minimum_calls, self.window_calls)
 
+    def verdict(self, calls: int, failures: int, slow: int) -> str:
+        """Why so many failed or slow calls are too many; empty when they are not."""
+        if calls < self.least_calls:
+            return ""
+        if 0 < failures >= self.failure_rate * calls:
+            return self._share(failures, calls, "failed")
+        if self.slow_call_seconds is not None and 0 < slow >= self.slow_call_rate * calls:
+            return self._share(slow, calls, f"took over {self.slow_call_seconds:g} s")
+        return ""
+
+    def _share(self, part: int, calls: int, what: str) -> str:
+        if self.window == "count":
+            return f"{part} of the last {calls} calls {what}."
+        return f"{part} of {calls} calls {what} within {self.window_seconds:g} s."
+
     def open_wait(self, reopened: int, draw: float) -> float:
         """Seconds to stay open after `reopened` failed trials in a row; `draw` is a number from 0 to 1."""
         grown = self.open_seconds * self.backoff ** min(reopened, MOST_DOUBLINGS)
@@ -130,6 +145,8 @@ class Snapshot:
     consecutive_failures: int
     reopened: int = 0
     trials_out: int = 0
+    recovered: bool = False
+    """It is closed because trials of its own were good."""
 
     @property
     def failure_rate(self) -> float:
@@ -151,17 +168,20 @@ class CircuitBreaker:
         "_out",
         "_out_since",
         "_reason",
+        "_recovered",
         "_reopened",
         "_since",
         "_state",
         "_successes",
         "_window",
         "generation",
+        "may_try",
         "policy",
     )
     _state: State
     _forced: bool
     _exceeded: bool
+    _recovered: bool
     _consecutive: int
     _successes: int
     _out: int
@@ -171,6 +191,8 @@ class CircuitBreaker:
     ) -> None:
         self.policy = policy or BreakerPolicy()
         self.generation = 0
+        self.may_try = True
+        """False keeps it open though the wait is over: somebody else tries, who shares its fate."""
         self._listener: Listener | None = None
         self._window = self.policy.new_window()
         self._reopened = 0
@@ -217,6 +239,16 @@ class CircuitBreaker:
         self._reopened = 0
         self._become("open" if action == "open" else "closed", now, reason, forced=action != "reset")
 
+    def trip(self, now: float, reason: str, draw: float = MIDDLE) -> None:
+        """Open, for a reason that others know; what is forced or only measures stays as it is."""
+        if self._state == "closed" and not (self._forced or self.policy.metrics_only):
+            self._become("open", now, reason, draw=draw)
+
+    def recover(self, now: float, reason: str) -> None:
+        """Close, for others tried and it went well; what is forced stays as it is."""
+        if self._state != "closed" and not self._forced:
+            self._become("closed", now, reason)
+
     def adopt(self, policy: BreakerPolicy) -> None:
         """Go on under another policy. The state stays; counts of another window are forgotten."""
         if not policy.same_window(self.policy):
@@ -245,6 +277,7 @@ class CircuitBreaker:
             consecutive_failures=self._consecutive,
             reopened=self._reopened,
             trials_out=self._out,
+            recovered=self._recovered,
         )
 
     def _wake(self, now: float, draw: float) -> State:
@@ -259,7 +292,7 @@ class CircuitBreaker:
             end = self._out_since + policy.half_open_seconds
             if now >= end:
                 self._reopen(end, f"{self._out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
-        if self._state == "open" and now >= self._since + policy.open_wait(self._reopened, self._draw):
+        if self._state == "open" and self.may_try and now >= self._since + policy.open_wait(self._reopened, self._draw):
             self._become("half_open", now, "It was open long enough.")
         return self._state
 
@@ -270,6 +303,7 @@ class CircuitBreaker:
         self._successes += 1
         if self._successes >= self.policy.half_open_calls:
             self._become("closed", now, f"{self._successes} trial calls succeeded.")
+            self._recovered = True
 
     def _count(self, failed: bool, slow: bool, now: float, draw: float) -> None:
         self._window.count(now, failed, slow)
@@ -285,21 +319,12 @@ class CircuitBreaker:
 
     def _verdict(self) -> str:
         """Why it must open; empty when it need not."""
-        window, policy = self._window, self.policy
-        if 0 < policy.consecutive_failures <= self._consecutive:
+        window = self._window
+        if 0 < self.policy.consecutive_failures <= self._consecutive:
             return f"{self._consecutive} calls failed in a row."
-        if (window.failures or window.slow) and window.calls >= policy.least_calls:
-            if window.failures and window.failures >= policy.failure_rate * window.calls:
-                return self._share(window.failures, "failed")
-            if policy.slow_call_seconds is not None and 0 < window.slow >= policy.slow_call_rate * window.calls:
-                return self._share(window.slow, f"took over {policy.slow_call_seconds:g} s")
+        if window.failures or window.slow:
+            return self.policy.verdict(window.calls, window.failures, window.slow)
         return ""
-
-    def _share(self, part: int, what: str) -> str:
-        calls = self._window.calls
-        if self.policy.window == "count":
-            return f"{part} of the last {calls} calls {what}."
-        return f"{part} of {calls} calls {what} within {self.policy.window_seconds:g} s."
 
     def _reopen(self, now: float, reason: str, draw: float) -> None:
         self._reopened += 1
@@ -311,6 +336,7 @@ class CircuitBreaker:
         self._reason = reason
         self._forced = forced
         self._draw = draw
+        self._recovered = False
         self._consecutive = 0
         self._successes = 0
         self._out = 0

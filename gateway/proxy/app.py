@@ -31,6 +31,7 @@ from gateway.proxy.guard import Guard
 from gateway.proxy.heads import VIA, Peers, is_loop
 from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
+from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Rule
@@ -109,6 +110,10 @@ class Gateway:
                 return
             if whole.inside > whole.most > 0:
                 raise whole.refusal()
+            if x.method == "OPTIONS" and last_hop(x):
+                x.tenant = self.node.keys.tenant_of_host(x.host)
+                await self._say(x, 204, [(b"allow", allowed(here.router, x))], b"", send)
+                return
             binding = self.match(here, x)
             if binding.route.redirect.status:
                 await self._redirect(binding, x, send)
@@ -207,6 +212,8 @@ class Gateway:
             return (200 if self.standing.ready else 503), [_JSON], msgspec.json.encode(self.standing.readiness())
         if path == "/-/metrics":
             return 200, [_TEXT], self.standing.metrics(self._wall())
+        if path == AS_A_WHOLE and x.method == "OPTIONS":
+            return 204, [(b"allow", ", ".join(METHODS).encode())], b""
         raise Problem("not_found", "The gateway has /-/livez, /-/readyz and /-/metrics.")
 
     def _rules_asked_for(self, here: Here, x: Exchange) -> Cors | None:

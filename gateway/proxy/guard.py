@@ -6,7 +6,7 @@ Every second a worker writes `anumate:{g}:breakers:<worker>` (it lives 5 s) and 
     {"worker": "…", "at": 1700000000.0, "breakers": [{"tenant": "default", "service": "orders",
      "name": "orders-circuit", "state": "open", "forced": false, "generation": 4, "reason": "5 calls failed in a row.",
      "seconds_in_state": 1.2, "retry_in": 58.8, "calls": 0, "failures": 0, "slow_calls": 0, "failure_rate": 0.0,
-     "consecutive_failures": 0}], "table_revision": 12}
+     "consecutive_failures": 0, "recovered": false}], "table_revision": 12}
 
 Operators write `anumate:{g}:force` and announce on `anumate:force`; a worker adopts each generation once.
 """
@@ -27,6 +27,7 @@ from anumate.lib import clock
 from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+from gateway.proxy.quorum import Quorum
 from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, WorkerReport
 from gateway.proxy.table import RoutingTable
 
@@ -53,6 +54,7 @@ class Guard:
         self._breakers: dict[Pair, CircuitBreaker] = {}
         self._forces: dict[Pair, Force] = {}
         self._revision = 0
+        self._quorum = Quorum(worker)
 
     def adopt(self, table: RoutingTable) -> None:
         """Guard each service as the table says."""
@@ -124,10 +126,11 @@ class Guard:
                 await self.exchange(redis, wall())
             except (RedisError, OSError) as error:
                 logger.debug("breakers are neither reported nor forced: %s", error)
+                self._quorum.alone(self._breakers.values())
             await asyncio.sleep(REPORT_SECONDS)
 
     async def exchange(self, redis: aioredis.Redis, wall: float) -> None:
-        """Write the report, read what operators want."""
+        """Write the report, read what operators want, and decide with the other workers."""
         pipeline = redis.pipeline(transaction=False)
         pipeline.set(f"{REPORTS}:{self._worker}", msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
         pipeline.zadd(REPORTS, {self._worker: wall})
@@ -135,7 +138,8 @@ class Guard:
         pipeline.hgetall(FORCE)
         async with asyncio.timeout(ANSWER_SECONDS):
             answers: list[Any] = await pipeline.execute()
-        self.force(_forces(answers[-1]))
+            self.force(_forces(answers[-1]))
+            await self._quorum.agree(redis, self._breakers, self._now())
 
     async def _listen(self, redis: aioredis.Redis) -> None:
         while True:
@@ -205,6 +209,7 @@ def _report(tenant: str, service: str, breaker: CircuitBreaker, now: float) -> B
         slow_calls=seen.slow_calls,
         failure_rate=round(seen.failure_rate, 4),
         consecutive_failures=seen.consecutive_failures,
+        recovered=seen.recovered,
     )
 
 

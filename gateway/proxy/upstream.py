@@ -20,6 +20,8 @@ from registry.live.addresses import resolve
 
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes of status line and fields an answer may have."""
+INTERIM_LIMIT: Final = 20
+"""Answers 1xx before the answer; none of them is passed on."""
 BUFFER_LIMIT: Final = 256 * 1024
 """Bytes of a body that wait for a slow client before the instance is told to wait."""
 IDLE_LIMIT: Final = 4.0
@@ -99,6 +101,7 @@ class Connection(asyncio.Protocol):
         "_can_write",
         "_head_bytes",
         "_informational",
+        "_interim",
         "_parser",
         "_pool",
         "_reading_paused",
@@ -144,6 +147,7 @@ class Connection(asyncio.Protocol):
         self.answered = self.complete = self.keep_alive = False
         self._bodiless = bodiless_answer
         self._informational = self._until_close = False
+        self._interim = 0
         self._body: list[bytes] = []
         self._buffered = self._head_bytes = 0
         self.transport.write(request)
@@ -283,6 +287,9 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             self._informational = True
+            self._interim += 1
+            if self._interim > INTERIM_LIMIT:
+                self.error = Malformed(f"It sent more than {INTERIM_LIMIT} interim answers.")
             if status == 101:
                 self._switch()
             return
