@@ -72,7 +72,8 @@ class Running:
 
     def pids(self, pattern: str = "") -> list[int]:
         """Its processes whose command line matches, oldest first."""
-        return sorted(pid for pid, command in processes_in(self.home).items() if re.search(pattern, command))
+        found = [pid for pid, command in processes_in(self.home).items() if re.search(pattern, command)]
+        return sorted(found, key=_started)  # not by number: those begin anew at some point
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -115,3 +116,12 @@ def processes_in(home: Path) -> dict[int, str]:
         except OSError:
             continue  # it ended while we looked, or is somebody else's
     return found
+
+
+def _started(pid: int) -> tuple[int, int]:
+    """When a process was started, in ticks since the machine was (proc(5)); one that has just ended comes last."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except OSError:
+        return sys.maxsize, pid
+    return int(after_name.split()[19]), pid

@@ -61,6 +61,13 @@ def owner(live: SyncStore, db: None) -> APIClient:
         "/v1/breaker-policies": {"name": "theirs"},
         "/v1/routes": {"name": "theirs", "path": "/theirs", "service": "theirs", "rate_limit_policy": "theirs"},
         "/v1/upstreams": {"service": "theirs"},
+        "/v1/jwt-issuers": {
+            "name": "theirs",
+            "issuer": "https://theirs",
+            "audiences": ["theirs"],
+            "algorithms": ["RS256"],
+            "jwks_url": "https://theirs/keys",
+        },
         "/v1/health/configure": {"service_name": "theirs", "check_type": "tcp"},
     }.items():
         answer = client.post(path, body)
