@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from anumate_integration_service import breaker
 from gateway.control import documents, rules
+from gateway.control.document_rules import check_new_path
 from gateway.proxy import policies
 from registry.models.access import label
 
@@ -300,6 +301,9 @@ class Route(Documented):
             rules.check_path(self.path, self.path_type)
         except ValidationError as error:
             raise ValidationError({"path": error}) from None
+        for document in (self.rewrite, self.redirect):
+            if not document.get("pattern"):
+                check_new_path(self.path, self.path_type, document.get("path", ""))
 
 
 class RouteLimit(models.Model):

@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from gateway.control import documents, issuers, rules, tls_keys
+from gateway.control.document_rules import check_new_path
 from gateway.control.shadows import warnings_about
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
@@ -226,6 +227,11 @@ class RouteSerializer(StrictModel):
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         if "path" in fields or "path_type" in fields:
             self._at("path", rules.check_path, self._new("path", fields), self._new("path_type", fields))
+        for name in ("rewrite", "redirect"):
+            document = self._new(name, fields)
+            if not document.get("pattern"):
+                path, kind = self._new("path", fields), self._new("path_type", fields)
+                self._at(name, check_new_path, path, kind, document.get("path", ""))
         if "hosts" in fields:
             self._at("hosts", rules.check_reachable, self.tenant.name, fields["hosts"], host_owner())
         self._targets_of(fields)

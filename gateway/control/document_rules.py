@@ -51,6 +51,12 @@ def check_replacement(pattern: str, new: str) -> None:
         raise ValidationError(f"The new path does not fit the pattern: {error}") from None
 
 
+def check_new_path(path: str, path_type: str, new: str) -> None:
+    """What takes the place of a regular expression's match names groups that it has."""
+    if path_type == "regex" and new:
+        check_replacement(path, new)
+
+
 def _redirect(redirect: policies.Redirect) -> None:
     if not redirect.status and redirect != policies.Redirect():
         raise ValidationError("A redirect needs its status.")

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from anumate.lib.problem import Problem
 from gateway.control.compile import compile_table
 from gateway.control.publish import publisher
+from gateway.models import JwtIssuer
 from gateway.proxy.router import Rule
 from gateway.proxy.table import Route, RoutingTable
+from registry.models import Service
 
 MOST_NAMED = 5
 
@@ -21,7 +23,22 @@ def warnings_about(id: int) -> list[str]:
     """What a person should know about the route that was just saved: a sentence for each thing."""
     table = publisher.current() or compile_table(0).table
     route = next((each for each in table.routes if each.id == id), None)
-    return warnings(route, table) if route is not None else []
+    return [*warnings(route, table), *_loose_ends(route)] if route is not None else []
+
+
+def _loose_ends(route: Route) -> list[str]:
+    """Names that the route mentions, of things that are not there (yet)."""
+    found: list[str] = []
+    mirror, issuers = route.mirror.service, set(route.auth.issuers)
+    if mirror and not Service.objects.filter(tenant__name=route.tenant, name=mirror).exists():
+        found.append(f"The mirror's service {mirror} does not exist yet.")
+    if "jwt" in route.auth.methods:
+        known = set(JwtIssuer.objects.filter(tenant__name=route.tenant, enabled=True).values_list("name", flat=True))
+        if missing := sorted(issuers - known):
+            found.append(f"Nobody can come with a token of {_named(missing)}: there is no such JWT issuer.")
+        elif not known:
+            found.append("Nobody can come with a token: there is no JWT issuer.")
+    return found
 
 
 def warnings(route: Route, table: RoutingTable) -> list[str]:

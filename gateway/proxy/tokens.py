@@ -111,7 +111,7 @@ class Tokens:
         seconds since the epoch.
 
         Raises:
-            Problem: api_key_invalid, api_key_expired.
+            Problem: api_key_invalid, api_key_expired; unavailable while its issuer's keys have never been there.
         """
         known = self._verified.get((tenant, token))
         if known is not None and now < known.until and (not allowed or known.issuer in allowed):
@@ -187,6 +187,10 @@ def _candidates(issuer: _Issuer, header: dict[str, Any], algorithm: str) -> list
     if issuer.secret:
         return [issuer.secret]
     keys, kid = issuer.source.keys, header.get("kid")
+    if not keys:
+        issuer.source.want()
+        detail = "The keys of the token's issuer are not known here yet. Try again."
+        raise Problem("unavailable", detail, headers={"Retry-After": "1"})
     if isinstance(kid, str) and kid in keys:
         found = [keys[kid]]
     elif kid is None or not issuer.source.url:
@@ -194,8 +198,6 @@ def _candidates(issuer: _Issuer, header: dict[str, Any], algorithm: str) -> list
     else:
         issuer.source.want()
         raise refused("The token is signed with a key that its issuer has not published.")
-    if not keys:
-        issuer.source.want()
     return [key for key, bound in found if (not bound or bound == algorithm) and _fits(key, algorithm)]
 
 

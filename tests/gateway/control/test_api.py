@@ -384,3 +384,14 @@ class TestExplain:
 
     def test_reading_is_enough(self) -> None:
         assert api(scopes=("gateway:read",)).post("/v1/routes/explain", {}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["rewrite", "redirect"])
+def test_a_new_path_names_only_groups_that_the_routes_expression_has(name: str) -> None:
+    body = {"name": "users", "path": "/u/([0-9]+)", "path_type": "regex", "service": "users"}
+    document = {"path": r"/users/\2"} if name == "rewrite" else {"status": 301, "path": r"/users/\2"}
+    wrong = api().post("/v1/routes", {**body, name: document})
+    assert code(wrong) == (422, "validation_failed")
+    assert pointers(wrong) == [f"/{name}"]
+    document["path"] = r"/users/\1"
+    assert api().post("/v1/routes", {**body, name: document}).status_code == 201

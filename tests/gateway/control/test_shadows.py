@@ -112,3 +112,15 @@ def test_who_saves_such_a_route_is_told() -> None:
     third = client.patch("/v1/routes/all", {"priority": 6})
     assert third.json()["warnings"] == ["No request comes to orders any more: all comes first and takes all of them."]
     assert client.get("/v1/routes/orders").json()["warnings"] == []
+
+
+@pytest.mark.django_db
+def test_who_names_what_is_not_there_is_told() -> None:
+    body = {"name": "orders", "path": "/orders", "service": "orders", "mirror": {"service": "shadow"}}
+    made = api().post("/v1/routes", {**body, "auth": {"methods": ["jwt"], "issuers": ["login"]}})
+    assert made.json()["warnings"] == [
+        "The mirror's service shadow does not exist yet.",
+        "Nobody can come with a token of login: there is no such JWT issuer.",
+    ]
+    again = api().patch("/v1/routes/orders", {"auth": {"methods": ["jwt"]}, "mirror": {}})
+    assert again.json()["warnings"] == ["Nobody can come with a token: there is no JWT issuer."]

@@ -227,6 +227,12 @@ async def test_an_unknown_key_asks_its_issuer_once_in_ten_seconds_and_an_outage_
     known.verify("default", (), token(key=first, kid="one", sub="bob"), NOW)
 
 
+def test_before_an_issuers_keys_were_ever_there_nobody_is_called_a_liar() -> None:
+    with pytest.raises(Problem) as raised:
+        tokens(issuer(jwks_url="http://127.0.0.1:1/jwks")).verify("default", (), token(), NOW)
+    assert (raised.value.code, raised.value.headers["Retry-After"]) == ("unavailable", "1")
+
+
 @pytest.mark.parametrize("host", ["169.254.169.254", "metadata.google.internal"])
 async def test_keys_are_fetched_from_no_metadata_service(host: str) -> None:
     known = tokens(issuer(jwks_url=f"http://{host}/jwks"))
