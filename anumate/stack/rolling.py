@@ -29,7 +29,7 @@ class Rolling:
         self._child = child
         self._drain_seconds = drain_seconds
         self.serving: list[int] = []
-        """Process ids, the oldest first."""
+        """Process ids."""
         child.listeners.append(self._heard)
 
     def _heard(self, line: str) -> None:
@@ -45,17 +45,20 @@ class Rolling:
             StartError: a new worker does not serve, or an old one does not end. The others serve on.
         """
         begun = time.monotonic()
-        for old in list(self.serving):
+        old = set(self.serving)
+        while old & set(self.serving):
             await self._replace_one(old)
         return time.monotonic() - begun
 
-    async def _replace_one(self, old: int) -> None:
+    async def _replace_one(self, old: set[int]) -> None:
+        """gunicorn says which: the one it started first, which need not be the one that served first."""
         before = set(self.serving)
         self._child.signal(signal.SIGTTIN)
         await self._until(lambda: set(self.serving) - before, READY_WITHIN, "no new worker serves")
+        left = old & set(self.serving)
         self._child.signal(signal.SIGTTOU)  # gunicorn ends the oldest, and starts no other while it counts that one
         patience = self._drain_seconds + DRAIN_WITHIN
-        await self._until(lambda: old not in self.serving, patience, f"worker {old} does not end")
+        await self._until(lambda: not left <= set(self.serving), patience, "no old worker ends")
 
     async def _until(self, condition: Callable[[], object], seconds: float, otherwise: str) -> None:
         deadline = time.monotonic() + seconds
