@@ -120,7 +120,8 @@ class TestEverywhere:
         shown = client.get("/v1/routes/orders").json()
         assert {name: shown[name] for name in Route.documents} == {name: body[name] for name in Route.documents}
         assert shown["further_rate_limit_policies"] == ["burst"]
-        assert client.put("/v1/routes/orders", shown).json() == shown
+        again = client.put("/v1/routes/orders", shown).json()
+        assert {**again, "warnings": []} == shown
         compiled = compile_table(1)
         assert compiled.skipped == []
         [route] = compiled.table.routes
