@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 CONNECT_TIMEOUT = 2.0
@@ -25,7 +28,7 @@ def connect(url: str, *, read_timeout: float | None = READ_TIMEOUT) -> redis.Red
     options = _options(read_timeout)
     if url.startswith("redis+sentinel://"):
         hosts, master, more = _sentinel(url)
-        watchers = Sentinel(hosts, socket_timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
+        watchers = Sentinel(hosts, sentinel_kwargs=_asking(Retry(NoBackoff(), 0)))  # type: ignore[no-untyped-call]
         client = watchers.master_for(master, connection_pool_class=_Pool, **more, **options)  # type: ignore[no-untyped-call]
         return cast("redis.Redis", client)
     if url.startswith("redis+cluster://"):
@@ -38,7 +41,7 @@ def connect_async(url: str, *, read_timeout: float | None = READ_TIMEOUT) -> aio
     options = _options(read_timeout)
     if url.startswith("redis+sentinel://"):
         hosts, master, more = _sentinel(url)
-        sentinel = AsyncSentinel(hosts, socket_timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
+        sentinel = AsyncSentinel(hosts, sentinel_kwargs=_asking(AsyncRetry(NoBackoff(), 0)))  # type: ignore[no-untyped-call]
         found = sentinel.master_for(master, connection_pool_class=_AsyncPool, **more, **options)
         return cast("aioredis.Redis", found)
     if url.startswith("redis+cluster://"):
@@ -73,6 +76,11 @@ def _options(read_timeout: float | None) -> dict[str, Any]:
         "socket_keepalive": True,
         "health_check_interval": 30,
     }
+
+
+def _asking(retry: Any) -> dict[str, Any]:
+    """How a sentinel is asked: once. Where one is away, the next one knows; redis-py would try it for seconds."""
+    return {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": CONNECT_TIMEOUT, "retry": retry}
 
 
 def _sentinel(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
