@@ -67,11 +67,17 @@ class Endpoint(Candidate):
     def observed(self, now: float, duration: float, failed: bool) -> None:
         super().observed(now, duration, failed)
         if failed:
-            self.failed_in_a_row += 1
-            if self.outliers is not None:
-                self.outliers.failed(self, now)
-        else:
-            self.failed_in_a_row = 0
+            self.broke_off(now)
+
+    def broke_off(self, now: float) -> None:
+        """One more answer that was a failure, or did not come to its end."""
+        self.failed_in_a_row += 1
+        if self.outliers is not None:
+            self.outliers.failed(self, now)
+
+    def served(self) -> None:
+        """A good answer has come to its end."""
+        self.failed_in_a_row = 0
 
     def start_slowly(self, began: float, seconds: float) -> None:
         """Give it its share of the requests little by little, until `seconds` after it `began`."""

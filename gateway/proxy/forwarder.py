@@ -84,13 +84,16 @@ class Forwarder:
         x.status = 101
         endpoint.reached()
         endpoint.observed(now, now - started, failed=False)
+        endpoint.served()
         permit.vote(Outcome.SUCCESS, now)
         x.started_answer = True
 
     def failed(self, endpoint: Endpoint, permit: Pass, started: float, error: UpstreamError) -> None:
         """Have balancing know of it."""
         now = self._now()
-        if not permit.voted:
+        if permit.voted:
+            endpoint.broke_off(now)
+        else:
             endpoint.observed(now, now - started, failed=True)
         if error.unsent:
             endpoint.rest(now)
@@ -150,13 +153,15 @@ class Forwarder:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if connection.complete:
             await send({"type": "http.response.body", "body": connection.take_body()})
-            return
-        delivery.stream()
-        more = True
-        while more:
-            piece = await delivery.piece()
-            more = not connection.complete
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        else:
+            delivery.stream()
+            more = True
+            while more:
+                piece = await delivery.piece()
+                more = not connection.complete
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+        if not failed:
+            endpoint.served()
 
 
 def _refuse(connection: Connection, binding: Binding) -> None:

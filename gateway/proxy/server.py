@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from random import getrandbits
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from gateway.proxy.errors import answer_of
 from gateway.proxy.exchange import Header
 from gateway.proxy.heads import VIA
 
+VERSIONS: Final = ("1.1", "1.0")
 URL_LIMIT: Final = 8 * 1024
 FIELDS_LIMIT: Final = 32 * 1024
 """Bytes of all header fields together, as they are on the wire."""
@@ -28,6 +30,8 @@ LINGER_SECONDS: Final = 1.0
 """For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
 LAST_SECONDS: Final = 1.5
 """While the server drains, an idle connection waits so long for a request that was on its way when the drain began."""
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
 
 logger = logging.getLogger("anumate.gateway.server")
 logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
@@ -145,9 +149,24 @@ class Server(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unread = 0
         self._in_body = True
+        if self.parser.get_http_version() not in VERSIONS:
+            self._reject(Problem("malformed_request", "The gateway speaks HTTP/1.1 and HTTP/1.0 on this connection."))
+        if self.url[:1] != b"/":
+            self._take_absolute_target()
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def _take_absolute_target(self) -> None:
+        """The target's host counts, not the Host field's (RFC 9112 §3.2.2). Two fields stay two, to be refused."""
+        found = _ABSOLUTE(self.url)
+        if found is None:
+            self._reject(Problem("malformed_request", "The request target is neither a path nor an address of HTTP."))
+            return
+        hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
+        if len(hosts) == 1:
+            self.headers[hosts[0]] = b"host", found[1]
+        self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -210,7 +229,7 @@ class Server(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._farewell is not None and not self.pipeline and not self.transport.is_closing():
+        if self._farewell is not None and not self._is_serving() and not self.transport.is_closing():
             self._say_goodbye(self._farewell)
 
     def _say_goodbye(self, problem: Problem) -> None:

@@ -285,6 +285,9 @@ class Connection(asyncio.Protocol):
         if self.complete:
             return
         status = self._parser.get_status_code()
+        if status < 100 or self._parser.get_http_version() not in ("1.1", "1.0"):
+            self.error = Malformed("Its status line is not one of HTTP/1.1 or HTTP/1.0.")
+            return
         if status < 200:
             self._informational = True
             self._interim += 1

@@ -137,6 +137,7 @@ def test_a_failing_instance_is_left_out_longer_each_time_and_forgiven_in_time() 
     bad.observed(1.0, 0.1, True)
     bad.observed(1.0, 0.1, True)
     bad.observed(1.0, 0.1, False)
+    bad.served()
     bad.observed(1.0, 0.1, True)
     assert bad.rests_until == 0.0
     bad.failed_in_a_row = 0

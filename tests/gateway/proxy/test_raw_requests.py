@@ -1,0 +1,239 @@
+"""Requests byte by byte, and what becomes of each: refused with its code, or passed on in one form that is said here.
+
+`test_framing.py` has those whose framing is ambiguous, `test_server.py` those that are too large or too slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from tests.gateway.proxy.conftest import Running, Service, World, a_route
+
+GOOD = "Host: h\r\nX-API-Key: {key}\r\n"
+MALFORMED = (400, "malformed_request")
+
+
+async def heard(gateway: Running, text: str) -> tuple[int, str]:
+    """Status of the first answer, and the code of its problem; (0, "") where the gateway closes without a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(text.replace("{key}", gateway.world.key).encode("latin-1"))
+    async with asyncio.timeout(5):
+        head = b""
+        while b"\r\n\r\n" not in head and (piece := await reader.read(65536)):
+            head += piece
+        head, _, body = head.partition(b"\r\n\r\n")
+        if not head:
+            return 0, ""
+        length = re.search(rb"content-length: (\d+)", head)
+        body += await reader.readexactly(int(length[1]) - len(body)) if length else b""
+    writer.close()
+    problem = b"problem+json" in head
+    return int(head.split(b" ")[1]), str(json.loads(body)["code"]) if problem else ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        pytest.param("GET /orders\r\n\r\n", MALFORMED, id="HTTP/0.9"),
+        pytest.param("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", MALFORMED, id="the preface of HTTP/2"),
+        pytest.param("GET /orders HTTP/2.0\r\n" + GOOD + "\r\n", MALFORMED, id="HTTP/2.0"),
+        pytest.param("GET /orders HTTP/3.0\r\n" + GOOD + "\r\n", MALFORMED, id="HTTP/3.0"),
+        pytest.param("GET /orders HTTP/1.10\r\n" + GOOD + "\r\n", MALFORMED, id="a version with three digits"),
+        pytest.param("GET /orders http/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a version in lower case"),
+        pytest.param("GET  /orders HTTP/1.1\r\n" + GOOD + "\r\n", (200, ""), id="two spaces before the target"),
+        pytest.param("GET\t/orders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a tab before the target"),
+        pytest.param("GET /or ders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a space in the target"),
+        pytest.param("G\0T /orders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a NUL in the method"),
+        pytest.param("GET /ord\0ers HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a NUL in the path"),
+        pytest.param("GET /ord\rers HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a CR in the path"),
+        pytest.param("GET /orders/\xe9 HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a byte beyond ASCII in the path"),
+        pytest.param("GET /orders%zz HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a broken escape"),
+        pytest.param("GET /orders/..;/x HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="dots with a parameter"),
+        pytest.param("GET /orders/%252e%252e/x HTTP/1.1\r\n" + GOOD + "\r\n", (200, ""), id="an escape of an escape"),
+        pytest.param("get /orders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a method in lower case"),
+        pytest.param("BREW /orders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="a method that nobody knows"),
+        pytest.param("A" * 9000 + " /orders HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="an endless method"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + ": x\r\n\r\n", MALFORMED, id="a field without a name"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + "X\r\n\r\n", MALFORMED, id="a field without a colon"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + "X : y\r\n\r\n", MALFORMED, id="a space before the colon"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + "X\x0b: y\r\n\r\n", MALFORMED, id="a control in a name"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + "X\xe9: y\r\n\r\n", MALFORMED, id="a name beyond ASCII"),
+        pytest.param("GET /orders HTTP/1.1\r\n X: y\r\n" + GOOD + "\r\n", MALFORMED, id="a fold of the request line"),
+        pytest.param("GET /orders HTTP/1.1\r\nHost:\r\nX-API-Key: {key}\r\n\r\n", MALFORMED, id="an empty Host"),
+        pytest.param("GET /orders HTTP/1.1\r\nHost: h,i\r\nX-API-Key: {key}\r\n\r\n", MALFORMED, id="two in one Host"),
+        pytest.param("GET /orders HTTP/1.1\r\nHost: h:80:80\r\nX-API-Key: {key}\r\n\r\n", MALFORMED, id="two ports"),
+        pytest.param("GET /orders HTTP/1.1\r\nHost: h\r\nHost: h\r\nX-API-Key: {key}\r\n\r\n", MALFORMED, id="twice"),
+        pytest.param("GET h:80 HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="authority-form"),
+        pytest.param("GET * HTTP/1.1\r\n" + GOOD + "\r\n", MALFORMED, id="asterisk-form of a GET"),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: -1\r\n\r\na", MALFORMED, id="a negative one"
+        ),
+        pytest.param("POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 1_0\r\n\r\na", MALFORMED, id="_ in it"),
+        pytest.param("POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 1 1\r\n\r\na", MALFORMED, id="two numbers"),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 18446744073709551617\r\n\r\na",
+            MALFORMED,
+            id="a length that overflows",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
+            MALFORMED,
+            id="the same length twice",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+            MALFORMED,
+            id="chunked twice",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            MALFORMED,
+            id="chunked, but not last",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+            MALFORMED,
+            id="a folded transfer coding",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + 'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+            MALFORMED,
+            id="a quoted transfer coding",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked\r\n\r\n-1\r\na\r\n",
+            MALFORMED,
+            id="a negative chunk",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+            MALFORMED,
+            id="a chunk's size with a prefix",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked\r\n\r\n" + "f" * 17 + "\r\na",
+            MALFORMED,
+            id="a chunk's size that overflows",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked\r\n\r\n1\na\n0\n\n",
+            MALFORMED,
+            id="chunks that end in LF",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + "Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+            MALFORMED,
+            id="a chunk longer than it says",
+        ),
+        pytest.param("POST /orders HTTP/1.1\r\n" + GOOD + "Expect: 200-ok\r\n\r\n", (200, ""), id="an unknown Expect"),
+        pytest.param("GET /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 0\r\n\r\n", (200, ""), id="an empty body"),
+        pytest.param("\r\nGET /orders HTTP/1.1\r\n" + GOOD + "\r\n", (200, ""), id="an empty line before the request"),
+    ],
+)
+async def test_each_request_ends_as_the_table_says(
+    gateway: Running, service: Service, text: str, answer: tuple[int, str]
+) -> None:
+    assert await heard(gateway, text) == answer
+    # Whatever the instance has heard, it has not heard a whole request that was refused.
+    for call in service.calls:
+        assert answer[0] == 200 or call.all("transfer-encoding") == ["chunked"], call.head
+
+
+@pytest.mark.parametrize(
+    ("field", "absent"),
+    [
+        ("Connection: host", None),
+        ("Connection: x-request-id", None),
+        ("Connection: x-forwarded-for", None),
+        ("Connection: via", None),
+        ("Connection: content-length", None),
+        ("Connection: X-Mine\r\nX-Mine: 1", "x-mine"),
+        ("Connection: close, X-Mine\r\nX-Mine: 1", "x-mine"),
+        ("Connection: x-mine\r\nConnection: x-other\r\nX-Mine: 1", "x-mine"),
+        ("Keep-Alive: timeout=5", "keep-alive"),
+        ("TE: trailers", "te"),
+        ("Trailer: X-Sum", "trailer"),
+        ("Proxy-Connection: keep-alive", "proxy-connection"),
+        ("Proxy-Authorization: Basic x", "proxy-authorization"),
+        ("X-Consumer-Id: forged", "x-consumer-id "),
+        ("X_Consumer_Id: forged", "x_consumer_id"),
+        ("X_Forwarded_For: 9.9.9.9", "x_forwarded_for"),
+    ],
+)
+async def test_a_client_can_nominate_its_own_fields_away_and_none_of_ours(
+    gateway: Running, world: World, service: Service, field: str, absent: str | None
+) -> None:
+    head = f"POST /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{field}\r\nContent-Length: 2\r\n\r\nab"
+    assert (await gateway.raw(head.encode())).startswith(b"HTTP/1.1 200 ")
+    (call,) = service.calls
+    assert call.body == b"ab"
+    for name in ("host", "x-request-id", "x-forwarded-for", "via", "content-length", "traceparent", "x-consumer-id"):
+        assert len(call.all(name)) == 1, (name, call.head)
+    assert call.one("x-consumer-id") == world.key_id
+    assert absent is None or not call.all(absent.strip()) or absent.endswith(" "), call.head
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "line"),
+    [
+        ("http://other/orders/1?a=b", "other", "GET /1?a=b HTTP/1.1"),
+        ("HTTP://other:81/orders/1", "other:81", "GET /1 HTTP/1.1"),
+        ("https://[::1]/orders/1", "[::1]", "GET /1 HTTP/1.1"),
+    ],
+)
+async def test_the_host_of_an_absolute_target_counts(
+    gateway: Running, world: World, service: Service, target: str, host: str, line: str
+) -> None:
+    """RFC 9112 §3.2.2: not that of the Host field, which another server may have judged."""
+    answer = await gateway.raw(f"GET {target} HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    (call,) = service.calls
+    assert (call.one("host"), call.line) == (host, line)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://", "http:///orders", "http://user@other/orders", "ftp://other/orders", "http://other/orders#x"]
+)
+async def test_an_absolute_target_that_names_no_host_is_refused(
+    gateway: Running, service: Service, target: str
+) -> None:
+    assert await heard(gateway, f"GET {target} HTTP/1.1\r\n{GOOD}\r\n") == MALFORMED
+    assert not service.calls
+
+
+async def test_a_route_of_one_host_is_not_reached_by_way_of_another(world: World, service: Service) -> None:
+    world.publish(a_route(hosts=("h",)))
+    gateway = await world.gateway()
+    assert await heard(gateway, f"GET http://other/orders HTTP/1.1\r\n{GOOD}\r\n") == (404, "route_not_found")
+    assert not service.calls
+
+
+async def test_a_request_inside_a_body_stays_a_body(gateway: Running, world: World, service: Service) -> None:
+    inner = f"GET /orders/inner HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n\r\n"
+    head = f"POST /orders/outer HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\nContent-Length: {len(inner)}\r\n\r\n"
+    assert (await gateway.raw((head + inner).encode())).count(b"HTTP/1.1 200 ") == 1
+    assert [(call.line, call.body) for call in service.calls] == [("POST /outer HTTP/1.1", inner.encode())]
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+async def test_what_came_before_a_malformed_request_is_answered_in_order(
+    gateway: Running, world: World, service: Service, count: int
+) -> None:
+    lines = [f"GET /orders/{n} HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n\r\n" for n in range(count)]
+    answer = await gateway.raw(("".join(lines) + "nonsense\r\n\r\n").encode(), answers=count + 1)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * count + [b"400"]
+    assert [call.line for call in service.calls] == [f"GET /{n} HTTP/1.1" for n in range(count)]
+
+
+async def test_the_body_of_a_refused_request_is_not_the_next_request(world: World, service: Service) -> None:
+    world.publish(a_route(), a_route("open", auth_required=False))
+    gateway = await world.gateway()
+    inner = "GET /open HTTP/1.1\r\nHost: h\r\n\r\n"
+    head = f"POST /orders HTTP/1.1\r\nHost: h\r\nContent-Length: {len(inner)}\r\n\r\n{inner}"
+    answer = await gateway.raw(head.encode(), answers=2, seconds=0.5)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"401"]
+    assert not service.calls
