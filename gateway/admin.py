@@ -6,12 +6,15 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db import models, transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.http import urlencode
 from unfold.decorators import action, display
 
 from gateway.control.rules import MOST_LIMITS
 from gateway.control.shadows import warnings_about
 from gateway.document_forms import parts
+from gateway.explain_page import explain_page
 from gateway.forms import (
     JwtIssuerForm,
     LimitFormSet,
@@ -61,6 +64,8 @@ class RouteAdmin(TenantAdmin):
     search_fields: ClassVar = ["name", "path", "targets__service__name"]
     autocomplete_fields: ClassVar = ["rate_limit_policy"]
     actions: ClassVar = ["switch_on", "switch_off"]
+    actions_list: ClassVar = ["explain_request"]
+    actions_detail: ClassVar = ["explain_route"]
     fieldsets: ClassVar = [
         (None, {"fields": ["tenant", "name", ("path", "path_type"), "enabled"]}),
         (
@@ -113,6 +118,22 @@ class RouteAdmin(TenantAdmin):
         if len(targets) == 1:
             return f"{targets[0].service.name} {targets[0].version}".strip()
         return ", ".join(f"{each.service.name} {each.version} ({each.weight})".replace("  ", " ") for each in targets)
+
+    @action(description="Explain a request", url_path="explain", permissions=["view"])
+    def explain_request(self, request: HttpRequest) -> HttpResponse:
+        return explain_page(self.admin_site, request)
+
+    @action(description="Explain a request", url_path="explain")
+    def explain_route(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The same page, with a request that this route might take."""
+        route = self.get_object(request, object_id)
+        page = reverse("admin:gateway_route_explain_request")
+        if route is None:
+            return HttpResponseRedirect(page)
+        host = next((host for host in route.hosts if not host.startswith("*.")), "")
+        address = "/" if route.path_type == Route.PathType.REGEX else route.path
+        said = {"tenant": route.tenant.name, "address": f"http://{host}{address}" if host else address}
+        return HttpResponseRedirect(f"{page}?{urlencode(said)}")
 
     @action(description="Switch on", permissions=["change"])
     def switch_on(self, request: HttpRequest, queryset: models.QuerySet[Route]) -> None:

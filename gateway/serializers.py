@@ -427,6 +427,7 @@ class CandidateSerializer(serializers.Serializer[Any]):
     version = serializers.CharField()
     eligible = serializers.BooleanField()
     sentence = serializers.CharField()
+    left_out = serializers.IntegerField(help_text="Gateway workers that give it no requests for now.")
 
 
 class DestinationSerializer(serializers.Serializer[Any]):
@@ -513,6 +514,7 @@ class BalancingFiguresSerializer(serializers.Serializer[Any]):
     strategy = serializers.CharField()
     instances = serializers.IntegerField()
     eligible_instances = serializers.IntegerField()
+    left_out_instances = serializers.IntegerField(help_text="Those that a gateway worker leaves out for now.")
 
 
 class TrafficFiguresSerializer(serializers.Serializer[Any]):

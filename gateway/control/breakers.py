@@ -23,6 +23,7 @@ from gateway.proxy.reports import (
     Action,
     BreakerReport,
     Force,
+    LeftOut,
     State,
     WorkerReport,
     key_of_report,
@@ -90,6 +91,25 @@ def worker_reports(client: redis.Redis) -> list[WorkerReport]:
     workers = [member.decode() for member in members]
     bodies: Any = client.mget(map(key_of_report, workers)) if workers else []
     return list(read_reports(zip(workers, bodies, strict=True)))
+
+
+def left_out_of(tenant: str, service: str) -> dict[str, list[LeftOut]]:
+    """What the workers say of those instances of a service that they leave out, by instance.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away.
+    """
+    client = connect(settings.REDIS_URL)
+    try:
+        reports = worker_reports(client)
+    finally:
+        client.close()
+    found: dict[str, list[LeftOut]] = {}
+    for report in reports:
+        for each in report.left_out:
+            if (each.tenant, each.service) == (tenant, service):
+                found.setdefault(each.instance, []).append(each)
+    return found
 
 
 def merge(reports: Iterable[BreakerReport], services: Iterable[str] = ()) -> list[Breaker]:

@@ -11,12 +11,14 @@ from django.conf import settings
 
 from anumate.lib.problem import Problem
 from anumate.lib.redis import UNAVAILABLE
+from gateway.control.breakers import left_out_of
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
 from gateway.proxy.canary import Asking
 from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
 from gateway.proxy.paths import RequestPath, read_path
 from gateway.proxy.policies import Document
+from gateway.proxy.reports import LeftOut
 from gateway.proxy.rewriting import location
 from gateway.proxy.router import Explained, Router, Rule
 from gateway.proxy.selection import Selection
@@ -37,6 +39,8 @@ class Candidate(NamedTuple):
     version: str
     eligible: bool
     sentence: str
+    left_out: int = 0
+    """How many workers of the gateway give it no requests for now, because of what they saw of it."""
 
 
 class Destination(NamedTuple):
@@ -218,13 +222,25 @@ def _instances(tenant: str, target: Target) -> list[Candidate] | None:
     now, selection = time.time(), Selection(target)
     try:
         instances = catalog().instances(tenant, target.service)
+        left_out = left_out_of(tenant, target.service)
     except UNAVAILABLE:
         return None
     found = []
     for instance in instances:
-        why = _unfit(instance, now) or selection.why_not(instance)
-        found.append(Candidate(instance.key.id, instance.document.version, not why, why or "It may get the request."))
+        id, version = instance.key.id, instance.document.version
+        if why := _unfit(instance, now) or selection.why_not(instance):
+            found.append(Candidate(id, version, False, why))
+        elif words := left_out.get(id):
+            found.append(Candidate(id, version, True, _spared(words), len(words)))
+        else:
+            found.append(Candidate(id, version, True, "It may get the request."))
     return found
+
+
+def _spared(words: Sequence[LeftOut]) -> str:
+    who = "One worker of the gateway leaves" if len(words) == 1 else f"{len(words)} workers of the gateway leave"
+    longest = max(words, key=lambda each: each.seconds)
+    return f"{who} it out, for {longest.seconds:.0f} s more at most: {longest.reason}"
 
 
 def _unfit(instance: Instance, now: float) -> str:

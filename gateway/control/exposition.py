@@ -38,6 +38,12 @@ def families(metrics: Metrics) -> Iterator[Family]:
         [Sample("", {**tenant, "service": each.name}, each.eligible) for each in metrics.services],
     )
     yield Family(
+        "anumate_left_out_instances",
+        "gauge",
+        "Instances that a gateway worker gives no requests, because of what it saw of them.",
+        [Sample("", {**tenant, "service": each.name}, each.left_out) for each in metrics.services],
+    )
+    yield Family(
         "anumate_circuit_breaker_state",
         "gauge",
         "1 for the state a breaker is in.",

@@ -7,6 +7,7 @@ dashboards know.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,7 +16,7 @@ import redis
 from django.conf import settings
 
 from anumate.lib.redis import connect
-from gateway.control.breakers import Breaker, breakers_of
+from gateway.control.breakers import Breaker, breakers_of, worker_reports
 from gateway.control.tables import WorkerTable, worker_tables
 from gateway.models import Upstream
 from gateway.proxy.reports import COUNTERS, quantile, read_counter
@@ -72,6 +73,8 @@ class ServiceNow:
     by_health: dict[str, int]
     eligible: int
     load_balancing: str
+    left_out: int = 0
+    """Instances that a worker of the gateway, or several, leave out because of what they saw of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,14 @@ def metrics_of(tenant: Tenant) -> Metrics:
     client = connect(settings.REDIS_URL)
     try:
         traffic = read_traffic(_fields(client, tenant.name))
+        reports = worker_reports(client)
         workers = worker_tables(client)
     finally:
         client.close()
-    services = list(_services(tenant, known, now))
+    left_out = {
+        (each.service, each.instance) for report in reports for each in report.left_out if each.tenant == tenant.name
+    }
+    services = list(_services(tenant, known, now, Counter(service for service, _ in left_out)))
     return Metrics(tenant.name, now, known.index, services, breakers_of(tenant), traffic, workers)
 
 
@@ -127,7 +134,7 @@ def read_traffic(fields: Iterable[tuple[str, str]]) -> dict[Place, Traffic]:
     return found
 
 
-def _services(tenant: Tenant, known: Catalog, now: float) -> Iterator[ServiceNow]:
+def _services(tenant: Tenant, known: Catalog, now: float, left_out: Mapping[str, int]) -> Iterator[ServiceNow]:
     rows = Upstream.objects.filter(service__tenant=tenant)
     strategies = dict(rows.values_list("service__name", "load_balancing"))
     for name in sorted({*known.services(tenant.name), *strategies}):
@@ -136,7 +143,8 @@ def _services(tenant: Tenant, known: Catalog, now: float) -> Iterator[ServiceNow
         for instance in instances:
             by_health[instance.health] += 1
         eligible = sum(instance.eligible(now) for instance in instances)
-        yield ServiceNow(name, by_health, eligible, strategies.get(name, Upstream.Strategy.ROUND_ROBIN.value))
+        strategy = strategies.get(name, Upstream.Strategy.ROUND_ROBIN.value)
+        yield ServiceNow(name, by_health, eligible, strategy, left_out.get(name, 0))
 
 
 def as_json(metrics: Metrics) -> dict[str, Any]:
@@ -161,6 +169,7 @@ def as_json(metrics: Metrics) -> dict[str, Any]:
                 "strategy": each.load_balancing,
                 "instances": sum(each.by_health.values()),
                 "eligible_instances": each.eligible,
+                "left_out_instances": each.left_out,
             }
             for each in metrics.services
         ],

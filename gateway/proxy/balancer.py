@@ -6,7 +6,9 @@ Everything that depends on the table or the catalogue alone is bound when one of
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
+from typing import Final
 
 from packaging.specifiers import InvalidSpecifier
 
@@ -17,6 +19,7 @@ from gateway.proxy.endpoints import Endpoint, name_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.outlier import Outliers
 from gateway.proxy.rendezvous import digest, favourite
+from gateway.proxy.reports import LeftOut
 from gateway.proxy.selection import Selection
 from gateway.proxy.sticky import Sticky, sticky_of
 from gateway.proxy.table import RoutingTable, Target, Upstream
@@ -27,6 +30,9 @@ from registry.live.instances import Document, Instance, Key
 from registry.live.instances import Endpoint as Address
 
 Pair = tuple[str, str]
+
+MOST_LEFT_OUT: Final = 200
+"""Instances in a report."""
 
 
 class Group:
@@ -188,6 +194,16 @@ class Balancer:
     def _is_warm(self, group: Group, endpoint: Endpoint, now: float) -> bool:
         """Whether it may have this request: in its slow start, chance decides. A key's own instance is always warm."""
         return group.strategy_name == "hash" or self._random() < endpoint.warmth(now)
+
+    def left_out(self, now: float) -> tuple[LeftOut, ...]:
+        """Who gets no requests for now, as far as a report has room."""
+        found = (
+            LeftOut(tenant, service, each.id, round(each.rests_until - now, 3), each.left_out_for)
+            for (tenant, service), known in self._endpoints.items()
+            for each in known.values()
+            if each.rests_until > now
+        )
+        return tuple(islice(found, MOST_LEFT_OUT))
 
     def endpoints(self) -> Iterable[Endpoint]:
         return (endpoint for known in self._endpoints.values() for endpoint in known.values())

@@ -30,6 +30,7 @@ class Endpoint(Candidate):
         "careful_until",
         "digest",
         "failed_in_a_row",
+        "left_out_for",
         "outliers",
         "pool",
         "rests_until",
@@ -45,6 +46,7 @@ class Endpoint(Candidate):
         self.digest = digest(id)
         self.rests_until = self.careful_until = 0.0
         self.failed_in_a_row = 0
+        self.left_out_for = ""
         self.outliers: Outliers | None = None
         self._rest_seconds = REST_SECONDS
         self._warms_from = self._warms_until = 0.0
@@ -53,10 +55,11 @@ class Endpoint(Candidate):
         """It took no connection: leave it alone until health checks have had time to see that."""
         if now < self.rests_until:
             return  # requests that failed together are one failure
-        self.leave_out(now + self._rest_seconds)
+        self.leave_out(now + self._rest_seconds, "It took no connection.")
         self._rest_seconds = min(2 * self._rest_seconds, REST_LIMIT)
 
-    def leave_out(self, until: float) -> None:
+    def leave_out(self, until: float, why: str) -> None:
+        self.left_out_for = why
         self.rests_until = max(self.rests_until, until)
         self.careful_until = max(self.careful_until, until)
 

@@ -6,7 +6,8 @@ Every second a worker writes `anumate:{g}:breakers:<worker>` (it lives 5 s) and 
     {"worker": "…", "at": 1700000000.0, "breakers": [{"tenant": "default", "service": "orders",
      "name": "orders-circuit", "state": "open", "forced": false, "generation": 4, "reason": "5 calls failed in a row.",
      "seconds_in_state": 1.2, "retry_in": 58.8, "calls": 0, "failures": 0, "slow_calls": 0, "failure_rate": 0.0,
-     "consecutive_failures": 0, "recovered": false}], "table_revision": 12}
+     "consecutive_failures": 0, "recovered": false}], "table_revision": 12, "left_out": [{"tenant": "default",
+     "service": "orders", "instance": "orders-1", "seconds": 28.5, "reason": "5 requests in a row failed."}]}
 
 Operators write `anumate:{g}:force` and announce on `anumate:force`; a worker adopts each generation once.
 """
@@ -17,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +30,7 @@ from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
 from gateway.proxy.quorum import Quorum
-from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, WorkerReport
+from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, WorkerReport
 from gateway.proxy.table import RoutingTable
 
 logger = logging.getLogger("anumate.guard")
@@ -43,8 +45,15 @@ Pair = tuple[str, str]
 class Guard:
     """This worker's breakers; they survive every publish."""
 
-    def __init__(self, env: Env, worker: str, monotonic: clock.Clock = clock.monotonic) -> None:
+    def __init__(
+        self,
+        env: Env,
+        worker: str,
+        monotonic: clock.Clock = clock.monotonic,
+        left_out: Callable[[float], tuple[LeftOut, ...]] = lambda now: (),
+    ) -> None:
         self._worker = worker
+        self._left_out = left_out
         self._now = monotonic
         self._default = BreakerPolicy(
             consecutive_failures=env.circuit_breaker_failure_threshold,
@@ -98,7 +107,7 @@ class Guard:
     def report(self, wall: float) -> WorkerReport:
         now = self._now()
         found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
-        return WorkerReport(self._worker, wall, found, self._revision)
+        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now))
 
     def force(self, forces: dict[Pair, Force]) -> None:
         """Take over what operators want; a generation that was adopted before changes nothing."""

@@ -32,8 +32,8 @@ class Outliers:
         if out >= max(1, int(self.policy.max_share * len(self.members))):
             return  # who is left would be overrun
         ejection = self._out.setdefault(endpoint.id, _Ejection())
-        endpoint.leave_out(ejection.again(self.policy, now))
         failures, endpoint.failed_in_a_row = endpoint.failed_in_a_row, 0
+        endpoint.leave_out(ejection.again(self.policy, now), f"{failures} requests in a row failed.")
         logger.warning(
             "instance %s is left out for %g s: %d requests in a row failed",
             name_of(endpoint),

@@ -42,13 +42,26 @@ class BreakerReport(msgspec.Struct, frozen=True):
     recovered: bool = False
 
 
+class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An instance that a worker gives no requests for `seconds` more, as long as there is another one."""
+
+    tenant: str
+    service: str
+    instance: str
+    seconds: float
+    reason: str = ""
+
+
 class WorkerReport(msgspec.Struct, frozen=True):
-    """One worker's breakers, as it saw them at `at`, and the revision of the routing table that it serves (0: none)."""
+    """One worker's breakers, as it saw them at `at`, the revision of the routing table that it serves (0: none), and
+    the instances that it leaves out.
+    """
 
     worker: str
     at: float
     breakers: tuple[BreakerReport, ...] = ()
     table_revision: int = 0
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Force(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import redis
 from gateway.control.breakers import merge
 from gateway.control.metrics import Traffic, read_traffic
 from gateway.proxy import guard, recorder
+from gateway.proxy.reports import LeftOut
 from registry.live.instances import Document, Endpoint, Fact, Key
 from registry.live.store import SyncStore
 from registry.models import AuditEntry
@@ -40,6 +41,41 @@ def breaker(service: str = "orders", tenant: str = "default", **more: Any) -> gu
         **more,
     }
     return guard.BreakerReport(tenant=tenant, service=service, name=f"{service}-circuit", **values)
+
+
+class TestInstancesLeftOut:
+    def leave_out(self, store: redis.Redis, *workers: str) -> None:
+        SyncStore(store).register(
+            Key("default", "orders", "a"), Document(endpoints={"http": Endpoint("http", "127.0.0.1", 8000)})
+        )
+        for worker in workers:
+            words = (
+                LeftOut("default", "orders", "a", 12.0, "5 requests in a row failed."),
+                LeftOut("acme", "orders", "theirs", 12.0),
+            )
+            said = guard.WorkerReport(worker, 1.0, left_out=words)
+            store.set(f"{guard.REPORTS}:{worker}", msgspec.json.encode(said))
+            store.zadd(guard.REPORTS, {worker: 1.0})
+
+    def test_explain_names_who_is_left_out_and_why(self, store: redis.Redis) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "service": "orders"})
+        self.leave_out(store, "w1", "w2")
+        [place] = client.post("/v1/routes/explain", {"path": "/orders"}).json()["destinations"]
+        [candidate] = place["instances"]
+        assert (candidate["instance_id"], candidate["eligible"], candidate["left_out"]) == ("a", True, 2)
+        assert candidate["sentence"] == (
+            "2 workers of the gateway leave it out, for 12 s more at most: 5 requests in a row failed."
+        )
+
+    def test_metrics_count_them(self, store: redis.Redis) -> None:
+        self.leave_out(store, "w1", "w2")
+        client = api()
+        [service] = client.get("/v1/metrics").json()["load_balancing"]
+        assert (service["service"], service["left_out_instances"]) == ("orders", 1)
+        text = client.get("/v1/metrics", headers={"Accept": "text/plain"}).content.decode()
+        assert 'anumate_left_out_instances{tenant="default",service="orders"} 1' in text
+        assert "theirs" not in text
 
 
 class TestBreakers:
@@ -143,7 +179,13 @@ class TestMetrics:
         }
         assert body["health"] == {"healthy": 0, "degraded": 0, "unhealthy": 1, "unknown": 1}
         assert body["load_balancing"] == [
-            {"service": "orders", "strategy": "round_robin", "instances": 2, "eligible_instances": 1}
+            {
+                "service": "orders",
+                "strategy": "round_robin",
+                "instances": 2,
+                "eligible_instances": 1,
+                "left_out_instances": 0,
+            }
         ]
         assert body["circuit_breakers"] == {"orders-circuit": "open"}
         gateway = body["gateway"]

@@ -186,6 +186,9 @@ async def test_an_instance_that_only_fails_is_left_alone_though_its_service_is_w
     assert statuses.count(500) == 3
     assert len(bad.calls) == 3
     assert len(good.calls) == 27
+    (left_out,) = gateway.app.guard.report(0.0).left_out
+    assert (left_out.service, left_out.instance, left_out.reason) == ("orders", "bad", "3 requests in a row failed.")
+    assert 25 < left_out.seconds <= 30
 
 
 async def test_a_service_may_stand_at_addresses_of_its_own(world: World) -> None:
