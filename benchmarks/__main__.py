@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import algorithms, gateway, health, registry, watchers
+from benchmarks import algorithms, gateway, health, registry, restart, slow_clients, watchers
 from benchmarks.stand import CORES
 
 SUITES: dict[str, Callable[[], None]] = {
     "algorithms": algorithms.main,
     "gateway": gateway.main,
+    "slow": slow_clients.main,
+    "restart": restart.main,
     "registry": registry.main,
     "health": health.main,
     "watch": watchers.main,

@@ -46,7 +46,7 @@ def _publish(stand: Stand, name: str, body: bytes) -> None:
     publish(stand.redis, name, origin="bench", revision=1, body=body)
 
 
-def _answers(url: str, key: str) -> bool:
+def answers(url: str, key: str) -> bool:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers={"X-API-Key": key})) as answer:  # noqa: S310
             return bool(answer.status == 200)
@@ -63,7 +63,7 @@ def main(routes: int = 100) -> None:
             PYTHON, "-m", "benchmarks.worker", str(gateway), core=MEASURED, port=gateway, API_KEY_PEPPER=PEPPER
         )
         url, headers = f"http://127.0.0.1:{gateway}/orders/7", {"X-API-Key": key}
-        wait_until(lambda: _answers(url, key), "the gateway to answer")
+        wait_until(lambda: answers(url, key), "the gateway to answer")
         load.run(url, core=OTHER, seconds=1, headers=headers)
         raw = load.run(f"http://127.0.0.1:{ports[0]}/7", core=OTHER, seconds=2)
         one = load.run(url, core=OTHER, seconds=2, connections=1, headers=headers)

@@ -279,6 +279,8 @@ class JwtIssuerForm(forms.ModelForm):  # type: ignore[type-arg]
             *("tenant", "name", "issuer", "audiences", "algorithms", "jwks_url", "keys", "leeway"),
             *("required_claims", "subject_claim", "scope_claim", "grants_invoke", "enabled"),
         ]
+        labels: ClassVar = {"jwks_url": "JWKS URL"}
+        widgets: ClassVar = {"keys": UnfoldAdminTextareaWidget(attrs={"rows": 4})}
 
     def clean(self) -> dict[str, Any]:
         super().clean()

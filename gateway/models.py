@@ -353,7 +353,9 @@ class JwtIssuer(models.Model):
     audiences = models.JSONField(default=list, help_text="A token is for at least one of them (aud).")
     algorithms = models.JSONField(default=list, help_text="Those that count, whatever a token says of itself.")
     jwks_url = models.CharField(
-        max_length=1000, blank=True, help_text="Where its public keys are; fetched by each worker, every 5 minutes."
+        max_length=1000,
+        blank=True,
+        help_text="Where its public keys are; fetched by each worker, every 5 minutes.",
     )
     keys = models.TextField(blank=True, max_length=100_000, help_text="Or the keys themselves: JWKS or PEM.")
     sealed_secret = models.TextField(default="", blank=True, editable=False)

@@ -24,6 +24,8 @@ from registry.live.issuers import IssuerRecord
 logger = logging.getLogger("anumate.gateway")
 
 FETCH_SECONDS: Final = 5.0
+FIRST_SECONDS: Final = 1.0
+"""Within so long the keys are fetched for the first time; at once, where a token asks for them."""
 REFRESH_SECONDS: Final = 300.0
 SOONEST_SECONDS: Final = 10.0
 """Between two fetches that tokens with an unknown key ask for: anybody can make such tokens up."""
@@ -91,7 +93,7 @@ class KeySource:
         self.fetches = 0
         self._name = f"{record.tenant}/{record.name}"
         self._now = now
-        self._due = 0.0
+        self._due = now() + random.uniform(0.0, FIRST_SECONDS)  # not all workers at once
         self._soonest = 0.0
         if record.keys:
             self.keys = read_keys(record.keys)
@@ -127,21 +129,29 @@ async def fetch(url: str) -> bytes:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    # Connects to the address that was judged: a name may say another one the next moment.
-    (address, *_) = await addresses.resolve(host)
-    pinned = httpx.URL(url).copy_with(host=address)
     headers = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Accept-Encoding": "identity"}
+    failure: httpx.TransportError | None = None
     async with httpx.AsyncClient(timeout=FETCH_SECONDS, trust_env=False, follow_redirects=False) as client:
-        asked = client.build_request("GET", pinned, headers=headers, extensions={"sni_hostname": host})
-        answer = await client.send(asked, stream=True)
-        try:
-            if answer.status_code != 200:
-                raise Unusable(f"It answered {answer.status_code}.")
-            body = b""
-            async for piece in answer.aiter_bytes():
-                body += piece
-                if len(body) > MAX_BYTES:
-                    raise Unusable(f"It has more than {MAX_BYTES} bytes.")
-            return body
-        finally:
-            await answer.aclose()
+        # Connects to an address that was judged: a name may say another one the next moment.
+        for address in await addresses.resolve(host):
+            pinned = httpx.URL(url).copy_with(host=address)
+            asked = client.build_request("GET", pinned, headers=headers, extensions={"sni_hostname": host})
+            try:
+                return await _read(await client.send(asked, stream=True))
+            except httpx.TransportError as error:
+                failure = error
+    raise failure or OSError("its host has no address")
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    try:
+        if answer.status_code != 200:
+            raise Unusable(f"It answered {answer.status_code}.")
+        body = b""
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise Unusable(f"It has more than {MAX_BYTES} bytes.")
+        return body
+    finally:
+        await answer.aclose()

@@ -12,7 +12,7 @@ import sys
 from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
-from gateway.proxy.certificates import Certificates
+from gateway.proxy.certificates import Certificates, listening
 from gateway.proxy.config import SERVER_OPTIONS
 from gateway.proxy.drain import DrainingServer
 
@@ -30,8 +30,9 @@ class GatewayWorker(UvicornWorker):  # type: ignore[misc]
         loop.add_signal_handler(signal.SIGQUIT, server.handle_exit, signal.SIGQUIT, None)
         watching: asyncio.Task[None] | None = None
         if self.config.ssl is not None:
-            certificates = Certificates(self.config.ssl, self.cfg.certfile, self.cfg.keyfile or self.cfg.certfile)
-            watching = asyncio.create_task(certificates.watch())
+            files = self.cfg.certfile, self.cfg.keyfile or "", self.cfg.ca_certs or ""
+            self.config.ssl = listening(*files)
+            watching = asyncio.create_task(Certificates(self.config.ssl, lambda: listening(*files), *files).watch())
         await server.serve(sockets=self.sockets)
         if watching is not None:
             watching.cancel()

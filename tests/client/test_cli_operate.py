@@ -270,6 +270,19 @@ def test_a_key_is_made_rotated_with_overlap_and_revoked(shell: Shell) -> None:
     assert new["public_id"] in shell.run("keys", "list", "--all").out
 
 
+def test_a_key_is_bound_to_routes_networks_and_a_policy_of_its_own(shell: Shell) -> None:
+    limits = ("--route", "orders", "--network", "10.0.0.0/8", "--network", "::1", "--rate-limit-policy", "default")
+    made = shell.ask("keys", "create", "partner", "--scope", "gateway:invoke", *limits)
+    [listed] = [each for each in shell.ask("keys", "list")["results"] if each["public_id"] == made["public_id"]]
+    assert (listed["routes"], listed["rate_limit_policy"]) == (["orders"], "default")
+    assert [network.partition("/")[0] for network in listed["networks"]] == ["10.0.0.0", "::1"]
+    rotated = shell.ask("keys", "rotate", made["public_id"])["created"]
+    assert (rotated["routes"], rotated["networks"]) == (listed["routes"], listed["networks"])
+    wrong = shell.run("keys", "create", "x", "--scope", "gateway:invoke", "--network", "10.0.0.0/99")
+    assert wrong.status == 1
+    assert "/networks" in said(wrong)
+
+
 def test_an_overlap_never_makes_a_key_live_longer(shell: Shell) -> None:
     made = shell.ask("keys", "create", "brief", "--scope", "gateway:invoke", "--for", "10m")
     assert shell.ask("keys", "rotate", made["public_id"], "--overlap", "1h")["replaced"] == {

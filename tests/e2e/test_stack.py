@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.e2e.running import Running, free_ports, processes_in, running
+from tests.gateway.proxy.test_upstream_tls import Authority
 
 pytestmark = [
     pytest.mark.e2e,
@@ -281,4 +283,21 @@ def test_a_start_after_a_crash_answers_at_once(tmp_path: Path) -> None:
         process.wait_until_up()
         for _ in range(10):
             assert json.loads(process.curl().stdout)["service"] == "orders"
+        assert process.interrupt() < 5
+
+
+def test_the_gateway_speaks_https_where_it_is_given_a_certificate(tmp_path: Path) -> None:
+    authority = Authority()
+    identity = authority.identity("127.0.0.1")
+    (tmp_path / "tls.crt").write_text(identity.certificate)
+    (tmp_path / "tls.key").write_text(identity.key)
+    tls = {"GATEWAY_TLS_CERTIFICATE": str(tmp_path / "tls.crt"), "GATEWAY_TLS_KEY": str(tmp_path / "tls.key")}
+    ports = free_ports()
+    with running(tmp_path, "--demo", *ports, environ=tls) as process:
+        process.wait_until_up()
+        assert f"https://localhost:{ports[3]}/orders/" in process.output
+        key = (tmp_path / ".anumate" / "api-key").read_text().strip()
+        context = ssl.create_default_context(cadata=authority.certificate)
+        answer = httpx.get(f"https://127.0.0.1:{ports[3]}/orders/", headers={"X-API-Key": key}, verify=context)
+        assert (answer.status_code, answer.json()["service"]) == (200, "orders")
         assert process.interrupt() < 5

@@ -58,6 +58,9 @@ def publish_keys(redis_url: str) -> dict[str, str]:
         records.append(
             KeyRecord(public_id, name, tenant, secret_hash(PEPPER, secrets[name]), scopes, expires_at=expires_at)
         )
+    public_id, secrets["elsewhere"] = make()
+    digest = secret_hash(PEPPER, secrets["elsewhere"])
+    records.append(KeyRecord(public_id, "elsewhere", "default", digest, ("admin",), networks=("10.0.0.0/8",)))
     with connect(redis_url) as client:
         publish(client, "keys", origin="test", revision=1, body=msgspec.json.encode(KeySection(tuple(records))))
         publish(client, "tenants", origin="test", revision=1, body=msgspec.json.encode(TenantSection(TENANTS)))

@@ -43,6 +43,14 @@ def test_an_expired_key_is_told_so() -> None:
     assert code(APIClient().get("/v1/routes", headers={"X-API-Key": late})) == (401, "api_key_expired")
 
 
+def test_a_key_of_another_network_is_refused() -> None:
+    near, far = secret(networks=["127.0.0.0/8"]), secret(networks=["10.0.0.0/8", "2001:db8::/32"])
+    assert APIClient().get("/v1/routes", headers={"X-API-Key": near}).status_code == 200
+    response = APIClient().get("/v1/routes", headers={"X-API-Key": far})
+    assert code(response)[0] == 403
+    assert far not in response.content.decode()
+
+
 def test_a_revoked_key_is_no_key() -> None:
     key = secret()
     revoke_key(SYSTEM, ApiKey.objects.get())

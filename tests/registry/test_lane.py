@@ -683,3 +683,8 @@ async def test_a_store_that_is_away_is_said_so_and_what_is_known_can_be_read(tmp
         answer = await lane.http.get("/v1/services", headers=lane.key())
         assert ids(answer.json()) == ["a"]
         assert answer.headers["x-anumate-stale"].isdigit()
+
+
+async def test_a_key_of_another_network_is_refused(lane: Served) -> None:
+    answer = await lane.http.get("/v1/services", headers=lane.key("elsewhere"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")

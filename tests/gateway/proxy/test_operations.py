@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from anumate.stack.preflight import free_port
-from gateway.proxy.certificates import Certificates
+from gateway.proxy.certificates import Certificates, listening
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import PEPPER, Service, World
 from tests.gateway.proxy.test_upstream_tls import Authority, Identity
@@ -113,6 +113,23 @@ async def test_replacing_all_workers_under_load_loses_no_request(processes: Proc
     assert set(statuses) == {200}
 
 
+async def test_a_revoked_key_opens_nothing_after_a_second_whichever_process_is_asked(
+    processes: Processes, world: World
+) -> None:
+    async def ask() -> int:
+        async with httpx.AsyncClient(headers={"X-API-Key": world.key}) as client:
+            return (await client.get(f"http://127.0.0.1:{processes.port}/orders")).status_code
+
+    assert {await ask() for _ in range(10)} == {200}
+    revoked = time.monotonic()
+    world.publish_keys()
+    statuses: list[int] = []
+    while time.monotonic() - revoked < 1.0:
+        statuses.append(await ask())
+    assert statuses[-1] == 401
+    assert {await ask() for _ in range(30)} == {401}
+
+
 async def test_a_whole_gateway_starts_without_redis_with_what_it_knew_and_says_so(
     processes: Processes, world: World, service: Service, tmp_path: Path
 ) -> None:
@@ -151,9 +168,8 @@ def _write(directory: Path, identity: Identity) -> tuple[Path, Path]:
 def test_a_certificate_is_taken_up_when_it_changes_and_a_bad_one_is_not(tmp_path: Path) -> None:
     authority = Authority()
     certificate, key = _write(tmp_path, authority.identity("127.0.0.1"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    watched = Certificates(context, str(certificate), str(key))
+    files = str(certificate), str(key)
+    watched = Certificates(listening(*files), lambda: listening(*files), *files)
     assert not watched.renew()
     _write(tmp_path, authority.identity("127.0.0.1"))
     assert watched.renew()
@@ -162,6 +178,8 @@ def test_a_certificate_is_taken_up_when_it_changes_and_a_bad_one_is_not(tmp_path
     assert not watched.renew()
     key.unlink()
     assert not watched.renew()
+    _write(tmp_path, authority.identity("127.0.0.1"))
+    assert watched.renew()
 
 
 async def test_the_listener_shows_its_new_certificate_to_new_connections_only(
@@ -196,5 +214,48 @@ async def test_the_listener_shows_its_new_certificate_to_new_connections_only(
             await until(new)
             assert not await trusts(old)
             assert (await client.get(url)).status_code == 200  # on its old connection
+    finally:
+        await gateway.end()
+
+
+async def test_a_client_of_an_authority_that_was_removed_is_let_in_no_more(
+    world: World, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    ours, first, second = Authority(), Authority(), Authority()
+    certificate, key = _write(tmp_path, ours.identity("127.0.0.1"))
+    authorities = tmp_path / "clients.crt"
+    authorities.write_text(first.certificate)
+    options = f"--certfile={certificate}", f"--keyfile={key}", f"--ca-certs={authorities}", "--cert-reqs=2"
+    gateway = Processes(world, tmp_path / "home", free_port(), *options, workers=1)
+
+    def shown(authority: Authority | None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=ours.certificate)
+        if authority is not None:
+            identity = authority.identity("a client")
+            mine = tmp_path / "client.pem"
+            mine.write_text(identity.certificate + identity.key)
+            context.load_cert_chain(mine)
+        return context
+
+    async def lets_in(context: ssl.SSLContext) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient(verify=context) as client:
+                return (await client.get(f"https://127.0.0.1:{gateway.port}/-/readyz")).status_code == 200
+        return False
+
+    async def until_let_in(context: ssl.SSLContext) -> None:
+        async with asyncio.timeout(30):
+            while not await lets_in(context):
+                assert gateway.process.poll() is None, "gunicorn ended"
+
+    one, other = shown(first), shown(second)
+    try:
+        await until_let_in(one)
+        assert not await lets_in(other)
+        assert not await lets_in(shown(None))
+        authorities.write_text(second.certificate)
+        await until_let_in(other)
+        assert not await lets_in(one)
     finally:
         await gateway.end()

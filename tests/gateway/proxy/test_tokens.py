@@ -16,8 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from anumate.lib.problem import Problem
 from anumate.lib.sealing import Unsealable, seal, unseal
+from gateway.proxy import jwks as jwks_module
+from gateway.proxy.jwks import FIRST_SECONDS, KeySource
 from gateway.proxy.policies import Auth
 from gateway.proxy.tokens import Tokens
+from registry.live import addresses
 from registry.live.issuers import SEALING_LABEL, SYMMETRIC, IssuerRecord, IssuerSection
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import PEPPER, World, a_route
@@ -239,6 +242,82 @@ async def test_keys_are_fetched_from_no_metadata_service(host: str) -> None:
     (source,) = (each.source for each in known._all())
     await source.refresh()
     assert not source.keys
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 600000\r\n\r\n" + b" " * 600_000, "more than 524288 bytes"),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + json.dumps({"keys": [{}] * 101}).encode(), "100 keys"),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", "no JWKS document"),
+        (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n", "answered 302"),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\xff\xfe", "decode"),
+        (b"", "disconnected"),
+    ],
+)
+async def test_what_is_no_set_of_keys_leaves_the_last_good_ones(
+    answer: bytes, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    known = tokens(issuer(jwks_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"))
+    (source,) = (each.source for each in known._all())
+    source.keys = before = {"one": (PRIVATE["ES256"].public_key(), "ES256")}
+    await source.refresh()
+    assert source.keys is before
+    assert why in caplog.text
+    server.close()
+
+
+async def test_an_issuer_that_keeps_silent_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jwks_module, "FETCH_SECONDS", 0.1)
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        while await reader.read(1024):
+            pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    known = tokens(issuer(jwks_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks"))
+    (source,) = (each.source for each in known._all())
+    await source.refresh()
+    assert not source.keys
+    assert "cannot be fetched" in caplog.text
+    await asyncio.wait_for(gone.wait(), 5)
+    server.close()
+
+
+async def test_keys_are_fetched_from_whichever_address_of_a_host_answers(
+    jwks: Jwks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str) -> list[str]:
+        return ["127.0.0.9", "127.0.0.1"]
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    jwks.add("one", PRIVATE["ES256"])
+    known = tokens(issuer(jwks_url=jwks.url.replace("127.0.0.1", "login.example")))
+    (source,) = (each.source for each in known._all())
+    await source.refresh()
+    assert set(source.keys) == {"one"}
+
+
+async def test_workers_that_start_together_do_not_ask_together(jwks: Jwks) -> None:
+    now = 1000.0
+    sources = [KeySource(issuer(jwks_url=jwks.url), lambda: now) for _ in range(50)]
+    assert sum(source.due for source in sources) < 10
+    sources[0].want()
+    assert sources[0].due
+    now += FIRST_SECONDS
+    assert all(source.due for source in sources)
 
 
 async def test_a_token_opens_a_route_and_tells_the_service_who_comes(world: World, jwks: Jwks) -> None:
