@@ -75,7 +75,7 @@ class Attempts:
             receive = await self._read_ahead(binding, x, receive)
         if binding.mirror is not None:
             self._mirrors.copy(binding.mirror, x, head)
-        shares = chosen(binding.choices, binding.shares, x.scope["headers"]) if binding.choices else binding.shares
+        shares = chosen(binding.choices, binding.shares, x.fields.all) if binding.choices else binding.shares
         await self._try(binding, x, head, shares, receive, send)
 
     async def _read_ahead(self, binding: Binding, x: Exchange, receive: Receive) -> Receive:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, MutableMapping, Sequence
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
-from gateway.proxy.fields import HANDLED, OURS
 from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
+from gateway.proxy.request import Fields, Header, Link, Request, host_name
 
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
@@ -20,12 +19,10 @@ if TYPE_CHECKING:
     from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord
 
-Header = tuple[bytes, bytes]
 Scope = dict[str, Any]
 
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]{0,5})?").fullmatch
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?").fullmatch
 
@@ -41,6 +38,8 @@ class Exchange:
         "client",
         "content_length",
         "ended",
+        "extensions",
+        "fields",
         "first_body",
         "handshake",
         "has_body",
@@ -49,14 +48,15 @@ class Exchange:
         "instance",
         "kept",
         "known",
+        "link",
         "method",
         "path",
         "peer",
         "query",
+        "raw_path",
         "request_id",
         "rewriting",
         "scheme",
-        "scope",
         "service",
         "started",
         "started_answer",
@@ -65,7 +65,9 @@ class Exchange:
         "tenant",
         "timeout",
         "traceparent",
+        "tracestate",
         "unwanted",
+        "version",
     )
 
     path: RequestPath
@@ -84,61 +86,72 @@ class Exchange:
     """Statuses with which an answer is tried again elsewhere."""
     rewriting: Rewriting
 
-    def __init__(self, scope: Scope, started: float) -> None:
-        self.scope = scope
+    def __init__(
+        self, method: str, raw_path: bytes, query: bytes, version: str, fields: Fields, link: Link, started: float
+    ) -> None:
+        self.method = method
+        self.raw_path = raw_path
+        self.query = query
+        self.version = version
+        self.fields = fields
+        self.headers: Sequence[Header] = fields.passed
+        self.known = fields.known
+        self.link = link
+        self.peer = self.address = link.peer
+        self.scheme = link.scheme
         self.started = started
-        self.method: str = scope["method"]
-        self.query: bytes = scope["query_string"]
-        self.scheme: str = scope["scheme"]
-        peer = scope["client"]
-        self.peer: str = peer[0] if peer else ""
-        self.address = self.peer
         self.tenant = self.service = self.instance = self.host = self.target = ""
         self.binding = self.client = self.bucket = self.kept = self.handshake = None
-        self.ended = 0.0
+        self.ended = self.timeout = 0.0
         self.buckets = ()
         self.unwanted = NO_STATUSES
         self.first_body: MutableMapping[str, Any] | None = None
-        self.has_body = False
+        self.has_body = self.started_answer = False
         self.content_length: bytes | None = None
-        self.started_answer = False
         self.status = 0
-        self.timeout = 0.0
-        self.known: dict[bytes, bytes] = {}
-        self.headers: list[Header] = []
-        self._sort_headers(scope["headers"])
+        self.extensions: Mapping[str, Any] = {}
         self._identify()
 
-    def _sort_headers(self, headers: Sequence[Header]) -> None:
-        """Fill `known` with the fields the gateway handles, and `headers` with those it passes on."""
-        known, passed = self.known, self.headers
-        for header in headers:
-            name, value = header
-            if name in HANDLED:
-                # Lines of one name make one list, in their order. Where only one value makes sense, the list does not.
-                known[name] = known[name] + b", " + value if name in known else value
-            elif (name[:2] == b"x-" and name.startswith(OURS)) or (b"_" in name and _is_ours_in_disguise(name)):
-                continue
-            else:
-                passed.append(header)
+    @classmethod
+    def of_scope(cls, scope: Scope, started: float) -> Exchange:
+        """As an ASGI server tells of it."""
+        peer, server = scope["client"], scope.get("server")
+        link = Link(peer[0] if peer else "", scope["scheme"], (server and server[1]) or 0)
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        fields = Fields(scope["headers"])
+        x = cls(scope["method"], raw_path, scope["query_string"], scope["http_version"], fields, link, started)
+        x.extensions = scope.get("extensions") or x.extensions
+        return x
+
+    @classmethod
+    def of_request(cls, request: Request, link: Link, started: float) -> Exchange:
+        """As `read_request` has read it, with `read` done.
+
+        Raises:
+            Problem: malformed_request.
+        """
+        x = cls(request.method, request.path, request.query, "1.1", request.fields, link, started)
+        x.host = request.host
+        length = x.content_length = x.known.get(b"content-length")
+        x.has_body = length is not None and request.length > 0
+        return x
 
     def _identify(self) -> None:
         """Known by its own id where it brings a fit one; else by a new one, which is the trace's id too."""
-        request_id = self.known.get(b"x-request-id")
-        traceparent = self.known.get(b"traceparent")
+        known = self.known
+        traceparent = known.get(b"traceparent")
         if traceparent is not None and (not _TRACEPARENT(traceparent) or len(traceparent) > 512):
             traceparent = None
         if traceparent is None:
-            self.known.pop(b"tracestate", None)
-            number = f"{getrandbits(128) | 1:032x}"
-            traceparent = b"00-%b-%016x-01" % (number.encode(), getrandbits(64) | 1)
+            self.tracestate = b""
+            number = b"%032x" % (getrandbits(128) | 1)
+            self.traceparent = b"00-%b-%016x-01" % (number, getrandbits(64) | 1)
         else:
-            number = traceparent[3:35].decode()
-        self.traceparent = traceparent
-        if request_id is not None and _REQUEST_ID(request_id):
-            self.request_id = request_id
-        else:
-            self.request_id = number.encode()
+            self.tracestate = known.get(b"tracestate", b"")
+            self.traceparent = traceparent
+            number = traceparent[3:35]
+        request_id = known.get(b"x-request-id")
+        self.request_id = request_id if request_id is not None and _REQUEST_ID(request_id) else number
 
     def read(self) -> None:
         """Take the request's target and framing apart.
@@ -146,9 +159,8 @@ class Exchange:
         Raises:
             Problem: malformed_request, where it means different things to different readers.
         """
-        scope, known = self.scope, self.known
-        self.path = read_path(scope.get("raw_path") or scope["path"].encode())
-        version = scope["http_version"]
+        known, version = self.known, self.version
+        self.path = read_path(self.raw_path)
         host = known.get(b"host")
         if host is None:
             if version == "1.1":
@@ -175,7 +187,7 @@ class Exchange:
             detail = "A request with a body cannot ask for another protocol."
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if upgrade is not None and b"websocket" in tokens(upgrade):
-            self.handshake = read_handshake(self.method, version, known, scope["headers"])
+            self.handshake = read_handshake(self.method, version, known, self.fields.all)
         if self.method in ("CONNECT", "TRACE"):
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
@@ -190,27 +202,3 @@ class Exchange:
     def replayable(self) -> bool:
         """May it be sent again after an instance has seen it? RFC 9110 §9.2.2."""
         return self.binding is not None and self.method in self.binding.repeatable and self.has_its_body
-
-
-def _is_ours_in_disguise(name: bytes) -> bool:
-    """Whether a service that reads `_` as `-` (CGI, WSGI) would take the field for one of the gateway's."""
-    hyphenated = name.replace(b"_", b"-")
-    return hyphenated in HANDLED or hyphenated.startswith(OURS)
-
-
-@lru_cache(maxsize=4096)
-def host_name(field: bytes) -> str:
-    """The host of a Host field: in lower case, without port and final dot.
-
-    Raises:
-        Problem: malformed_request.
-    """
-    match = _HOST(field.decode("latin-1"))
-    if match is None:
-        raise Problem("malformed_request", "The Host field is not one host name.")
-    return match[1].lower()
-
-
-def nominated(connection: bytes) -> frozenset[bytes]:
-    """The fields that a Connection field declares to be for this hop only."""
-    return frozenset(token.strip().lower() for token in connection.split(b","))

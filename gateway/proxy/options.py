@@ -21,7 +21,8 @@ def last_hop(x: Exchange) -> bool:
         if name == _FIELD and value.isdigit() and len(value) < 10:
             if int(value) == 0:
                 return True
-            x.headers[at] = (_FIELD, b"%d" % (int(value) - 1))
+            fewer = (_FIELD, b"%d" % (int(value) - 1))
+            x.headers = [*x.headers[:at], fewer, *x.headers[at + 1 :]]
     return False
 
 
@@ -32,7 +33,7 @@ def allowed(router: Router, x: Exchange) -> bytes:
 
 def _is_taken(router: Router, x: Exchange, method: str) -> bool:
     try:
-        router.match(x.tenant, x.host, method, x.path.matched, x.scope["headers"], x.query)
+        router.match(x.tenant, x.host, method, x.path.matched, x.fields.all, x.query)
     except Problem:
         return False
     return True

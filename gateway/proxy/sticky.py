@@ -22,9 +22,9 @@ class Sticky:
     def subject(self, x: Exchange) -> str:
         """Empty where the request does not say: then it goes to any instance."""
         if self._header:
-            return next((value for name, value in x.scope["headers"] if name == self._header), b"").decode("latin-1")
+            return next((value for name, value in x.fields.all if name == self._header), b"").decode("latin-1")
         if self._cookie:
-            return _cookie(x.scope["headers"], self._cookie).decode("latin-1")
+            return _cookie(x.fields.all, self._cookie).decode("latin-1")
         if self.by == "key":
             return x.client.id if x.client is not None else ""
         return x.address

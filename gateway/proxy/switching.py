@@ -20,7 +20,7 @@ async def tunnel(binding: Binding, x: Exchange, delivery: Delivery, added: list[
     connection = delivery.connection
     fields = [*answer_head(101, connection.headers, added, binding.answer_edits), *FIELDS]
     head = b"".join([b"%b: %b\r\n" % field for field in fields])
-    server: UpgradingServer = x.scope["extensions"][SWITCH]
+    server: UpgradingServer = x.extensions[SWITCH]
     here = Tunnel(binding.route.websockets, client_lost=server.connection_lost)
     client, early = server.switch(b"HTTP/1.1 101 Switching Protocols\r\n" + head + b"\r\n", here)
     delivery.leave()
