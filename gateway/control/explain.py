@@ -14,6 +14,7 @@ from anumate.lib.redis import UNAVAILABLE
 from gateway.control.breakers import left_out_of
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
+from gateway.proxy.auth import without_keys
 from gateway.proxy.canary import Asking
 from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
 from gateway.proxy.paths import RequestPath, read_path
@@ -137,6 +138,7 @@ def _redirect(rule: Rule, path: RequestPath, query: bytes, authority: str, host:
     redirect = rule.route.redirect
     if not redirect.status:
         return None
+    query, _ = without_keys(rule.route, query)
     address = location(redirect, rule.rewriting.redirected(path), query, scheme="http", authority=authority, host=host)
     return address.decode()
 

@@ -20,7 +20,7 @@ from anumate.lib.problem import KINDS, Problem
 from gateway.proxy import access_log
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
-from gateway.proxy.auth import authenticate
+from gateway.proxy.auth import authenticate, without_keys
 from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors, asked_method
@@ -228,9 +228,10 @@ class Gateway:
 
     async def _redirect(self, binding: Binding, x: Exchange, send: Send) -> None:
         redirect = binding.route.redirect
+        query, _ = without_keys(binding.route, x.query)
         authority = x.known.get(b"host", b"localhost").decode("latin-1")
         path = x.rewriting.redirected(x.path)
-        address = location(redirect, path, x.query, scheme=x.scheme, authority=authority, host=x.host)
+        address = location(redirect, path, query, scheme=x.scheme, authority=authority, host=x.host)
         await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
     def _added(self, x: Exchange) -> list[Header]:
