@@ -104,7 +104,14 @@ def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
 
 def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
     compiled = _checked(pattern, new)
-    return lambda path: _one_path(compiled.sub(new, path.forwarded, 1))
+
+    def path(path: RequestPath) -> str:
+        spelled, normal = compiled.search(path.forwarded), compiled.search(path.matched)
+        # Needless escapes must not hide from the rule what the service reads.
+        hidden = normal and not (spelled and (spelled[0], spelled.start()) == (normal[0], normal.start()))
+        return _one_path(compiled.sub(new, path.matched if hidden else path.forwarded, 1))
+
+    return path
 
 
 _GROUP = re.compile(r"\\(g<([^>]*)>|[0-9]+|.?)")
