@@ -14,13 +14,12 @@ from anumate.lib.redis import UNAVAILABLE
 from gateway.control.breakers import left_out_of
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
-from gateway.proxy.auth import without_keys
 from gateway.proxy.canary import Asking
 from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
 from gateway.proxy.paths import RequestPath, read_path
 from gateway.proxy.policies import Document
 from gateway.proxy.reports import LeftOut
-from gateway.proxy.rewriting import location
+from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Explained, Router, Rule
 from gateway.proxy.selection import Selection
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target

@@ -20,7 +20,7 @@ from anumate.lib.problem import KINDS, Problem
 from gateway.proxy import access_log
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
-from gateway.proxy.auth import authenticate, without_keys
+from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors, asked_method
@@ -33,7 +33,7 @@ from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
-from gateway.proxy.rewriting import location
+from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Rule
 from gateway.proxy.standing import Standing
 from gateway.proxy.subscriber import SECTION, Subscriber

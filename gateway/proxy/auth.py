@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from anumate.lib.problem import Problem
 from gateway.proxy.entitlement import require_route, require_scopes
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
+from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
@@ -44,12 +45,6 @@ def authenticate(
         client = _by_key(ring, route, x, in_query, now, address_of)
     require_scopes(client, binding.scopes)
     return client
-
-
-def without_keys(route: Route, query: bytes) -> tuple[bytes, Sequence[str]]:
-    """The query as it may go on, and what stood where the route's `auth` has a key in it."""
-    name = route.auth.query_parameter
-    return take_parameter(query, name.encode()) if name and query else (query, ())
 
 
 def _by_token(tokens: Tokens, route: Route, x: Exchange, in_query: Sequence[str], now: float) -> KeyRecord | None:
@@ -103,24 +98,6 @@ def presented_key(known: Mapping[bytes, bytes]) -> str | None:
 def bearer(authorization: bytes) -> bytes | None:
     """What comes with the scheme Bearer; None where it is another one."""
     return authorization[7:].strip() if authorization[:7].lower() == BEARER else None
-
-
-def take_parameter(query: bytes, name: bytes) -> tuple[bytes, list[str]]:
-    """The query without the parameter, its other bytes as they were; and the parameter's values. The name is found in
-    any of its encodings: services decode it, too.
-    """
-    rest, values = [], []
-    for part in query.split(b"&"):
-        said, _, value = part.partition(b"=")
-        if _decoded(said) == name:
-            values.append(_decoded(value).decode("latin-1"))
-        else:
-            rest.append(part)
-    return (b"&".join(rest), values) if values else (query, values)
-
-
-def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" "))
 
 
 def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | None) -> bytes | None:

@@ -7,8 +7,9 @@ and `/` makes `/orders` of it. What is not replaced stays as the client spelled 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gateway.proxy.paths import RequestPath, compile_pattern
 from gateway.proxy.policies import Redirect
@@ -77,6 +78,30 @@ def location(redirect: Redirect, path: str, query: bytes, *, scheme: str, author
     where = redirect.host or (host if redirect.scheme and redirect.scheme != scheme else authority)
     address = f"{redirect.scheme or scheme}://{where}{path}".encode()
     return address + b"?" + query if query else address
+
+
+def without_keys(route: Route, query: bytes) -> tuple[bytes, Sequence[str]]:
+    """The query as it may go on, and what stood where the route's `auth` has a key in it."""
+    name = route.auth.query_parameter
+    return _without(query, name.encode()) if name and query else (query, ())
+
+
+def _without(query: bytes, name: bytes) -> tuple[bytes, list[str]]:
+    """The query without the parameter, its other bytes as they were; and the parameter's values. The name is found in
+    any of its encodings: services decode it, too.
+    """
+    rest, values = [], []
+    for part in query.split(b"&"):
+        said, _, value = part.partition(b"=")
+        if _decoded(said) == name:
+            values.append(_decoded(value).decode("latin-1"))
+        else:
+            rest.append(part)
+    return (b"&".join(rest), values) if values else (query, values)
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
 
 
 def _as_it_came(path: RequestPath) -> str:
