@@ -172,7 +172,8 @@ class Gateway:
             return self.limiter.take(x.bucket, now)
         if not policies:
             return None
-        x.buckets = [self.limiter.bucket(policy, self._subject(policy, binding, x), now) for policy in policies]
+        buckets = (self.limiter.bucket(policy, self._subject(policy, binding, x), now) for policy in policies)
+        x.buckets = list(dict.fromkeys(buckets))  # a key's own policy may be one of the route's
         return self.limiter.take_all(x.buckets, now)
 
     def _note(self, x: Exchange) -> None:

@@ -204,3 +204,15 @@ async def test_a_keys_own_policy_takes_the_place_of_the_routes_that_count_by_key
     await gateway.knows("orders", 1)
     statuses = [(await gateway.get(headers={"X-API-Key": key})).status_code for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
+
+
+async def test_a_keys_own_policy_that_the_route_has_too_counts_once(world: World) -> None:
+    world.publish(
+        a_route(rate_limits=("shared", "wide")),
+        rate_limits=(
+            RateLimit("default", "shared", 0.001, 4, "tenant"),
+            RateLimit("default", "wide", 0.001, 9, "route"),
+        ),
+    )
+    gateway = await a_gateway(world, record(world, rate_limit_policy="shared"))
+    assert [(await gateway.get()).status_code for _ in range(6)] == [200] * 4 + [429] * 2
