@@ -19,7 +19,7 @@ from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
 from gateway.proxy.paths import RequestPath, read_path
 from gateway.proxy.policies import Document
 from gateway.proxy.reports import LeftOut
-from gateway.proxy.rewriting import location
+from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Explained, Router, Rule
 from gateway.proxy.selection import Selection
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target
@@ -137,6 +137,7 @@ def _redirect(rule: Rule, path: RequestPath, query: bytes, authority: str, host:
     redirect = rule.route.redirect
     if not redirect.status:
         return None
+    query, _ = without_keys(rule.route, query)
     address = location(redirect, rule.rewriting.redirected(path), query, scheme="http", authority=authority, host=host)
     return address.decode()
 

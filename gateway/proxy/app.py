@@ -33,7 +33,7 @@ from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
-from gateway.proxy.rewriting import location
+from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Rule
 from gateway.proxy.standing import Standing
 from gateway.proxy.subscriber import SECTION, Subscriber
@@ -172,7 +172,8 @@ class Gateway:
             return self.limiter.take(x.bucket, now)
         if not policies:
             return None
-        x.buckets = [self.limiter.bucket(policy, self._subject(policy, binding, x), now) for policy in policies]
+        buckets = (self.limiter.bucket(policy, self._subject(policy, binding, x), now) for policy in policies)
+        x.buckets = list(dict.fromkeys(buckets))  # a key's own policy may be one of the route's
         return self.limiter.take_all(x.buckets, now)
 
     def _note(self, x: Exchange) -> None:
@@ -228,9 +229,10 @@ class Gateway:
 
     async def _redirect(self, binding: Binding, x: Exchange, send: Send) -> None:
         redirect = binding.route.redirect
+        query, _ = without_keys(binding.route, x.query)
         authority = x.known.get(b"host", b"localhost").decode("latin-1")
         path = x.rewriting.redirected(x.path)
-        address = location(redirect, path, x.query, scheme=x.scheme, authority=authority, host=x.host)
+        address = location(redirect, path, query, scheme=x.scheme, authority=authority, host=x.host)
         await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
     def _added(self, x: Exchange) -> list[Header]:

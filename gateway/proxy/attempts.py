@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from anumate.lib.clock import Clock
@@ -72,19 +72,21 @@ class Attempts:
     async def _send(self, binding: Binding, x: Exchange, receive: Receive, send: Send) -> None:
         head = request_head(binding, x, self._peers)
         if x.has_body:
-            receive = await self._read_ahead(binding, x, receive)
-        if binding.mirror is not None:
-            self._mirrors.copy(binding.mirror, x, head)
+            receive = await self._read_ahead(binding, x, head, receive)
+        elif binding.mirror is not None:
+            self._mirrors.copy(binding.mirror, x, head, receive)
         shares = chosen(binding.choices, binding.shares, x.fields.all) if binding.choices else binding.shares
         await self._try(binding, x, head, shares, receive, send)
 
-    async def _read_ahead(self, binding: Binding, x: Exchange, receive: Receive) -> Receive:
+    async def _read_ahead(self, binding: Binding, x: Exchange, head: bytes, receive: Receive) -> Receive:
         """Wait for the body's first piece: a client that sends none must not hold an instance."""
         if binding.body_bytes:
             receive = bounded(receive, binding.body_bytes, x)
         first = x.first_body = await first_piece(receive, x.timeout)
         if first["type"] == "http.disconnect":
             raise ClientGone
+        if binding.mirror is not None:
+            receive = self._mirrors.copy(binding.mirror, x, head, receive)
         if first.get("more_body") and binding.keeps and x.method in binding.repeatable:
             x.kept = Kept(receive, binding.keeps - len(first.get("body", b"")))
             return x.kept.receive
@@ -114,7 +116,7 @@ class Attempts:
                 if x.unwanted and not (left and self._may_repeat(x, binding, now) and _others(shares, tried)):
                     x.unwanted = NO_STATUSES
                 try:
-                    await self._forward(binding, x, head, endpoint, permit, receive, send)
+                    await self._forward(binding, x, head, shares, endpoint, tried, permit, receive, send)
                     return
                 except UpstreamError as error:
                     error.instance = x.instance
@@ -138,7 +140,9 @@ class Attempts:
         binding: Binding,
         x: Exchange,
         head: bytes,
+        shares: tuple[Share, ...],
         endpoint: Endpoint,
+        tried: Sequence[str],
         permit: Pass,
         receive: Receive,
         send: Send,
@@ -148,16 +152,19 @@ class Attempts:
                 await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
                 return
             hedge = Hedge(self._forwarder, binding, x, head, self._now)
-            await hedge.forward(endpoint, self._others_of(binding, endpoint), permit, receive, send)
+            others = self._others_of(binding, shares, endpoint, tried)
+            await hedge.forward(endpoint, others, permit, receive, send)
 
-    def _others_of(self, binding: Binding, endpoint: Endpoint) -> Callable[[], Endpoint | None]:
-        """Gives further instances, as long as the budget pays for them."""
-        met = [name_of(endpoint)]
+    def _others_of(
+        self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: Sequence[str]
+    ) -> Callable[[], Endpoint | None]:
+        """Gives further instances of the target that was chosen, as long as the budget pays for them."""
+        met = [*tried, name_of(endpoint)]
 
         def another() -> Endpoint | None:
             now = self._now()
-            shares = tuple(share for share in binding.shares if share[0].service == endpoint.service)
-            found = self._balancer.pick(shares, now, "", met) if shares else None
+            share = next((share for share in shares if endpoint in share[0].endpoints), None)
+            found = self._balancer.pick((share,), now, "", met) if share else None
             if found is None or not (binding.budget is None or binding.budget.withdraw(now)):
                 return None
             met.append(name_of(found))

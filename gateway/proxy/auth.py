@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from anumate.lib.problem import Problem
 from gateway.proxy.entitlement import require_route, require_scopes
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
+from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
 
 BEARER: Final = b"bearer "
-OUR_BEARER: Final = b"bearer anm_"
+OURS: Final = b"anm_"
+_HOLDS_OURS: Final = re.compile(rb"(?:^|,)[ \t]*bearer[ \t]+anm_", re.IGNORECASE).search
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
 def authenticate(
     ring: KeyRing, tokens: Tokens, binding: Binding, x: Exchange, now: float, address_of: Callable[[Exchange], str]
 ) -> KeyRecord | None:
-    """The key a request comes with; None on a route that asks for none. A key in the query is taken out of `x.query`.
+    """The key a request comes with; None on a route that asks for none.
+
+    Where the route has a query parameter for keys, it is taken out of `x.query`, whoever lets the request in.
 
     `address_of` tells where a request came from; only a key that is bound to networks asks for it.
 
@@ -31,33 +36,42 @@ def authenticate(
         Problem: api_key_missing, api_key_invalid, api_key_expired, scope_missing, or route_not_found for a key of
         another tenant, to which the route does not exist.
     """
-    if not binding.route.auth_required:
-        return None
     route = binding.route
-    client = _by_token(tokens, route, x, now) if "jwt" in route.auth.methods else None
+    x.query, in_query = without_keys(route, x.query)
+    if not route.auth_required:
+        return None
+    client = _by_token(tokens, route, x, in_query, now) if "jwt" in route.auth.methods else None
     if client is None:
-        client = _by_key(ring, route, x, now, address_of)
+        client = _by_key(ring, route, x, in_query, now, address_of)
     require_scopes(client, binding.scopes)
     return client
 
 
-def _by_token(tokens: Tokens, route: Route, x: Exchange, now: float) -> KeyRecord | None:
+def _by_token(tokens: Tokens, route: Route, x: Exchange, in_query: Sequence[str], now: float) -> KeyRecord | None:
     """Who comes with a token; None where the request has none and a key may do instead."""
-    authorization = x.known.get(b"authorization", b"")
-    if authorization[:7].lower() == BEARER and authorization[:11].lower() != OUR_BEARER:
-        if b"x-api-key" in x.known and "key" in route.auth.methods:
+    token = bearer(x.known.get(b"authorization", b""))
+    if token is not None and not token.startswith(OURS):
+        if (b"x-api-key" in x.known or in_query) and "key" in route.auth.methods:
             raise Problem("api_key_invalid", "Send an API key or a token, not both.")
-        return tokens.verify(route.tenant, route.auth.issuers, authorization[7:].strip().decode("latin-1"), now)
+        return tokens.verify(route.tenant, route.auth.issuers, token.decode("latin-1"), now)
     if "key" in route.auth.methods:
         return None
     raise missing()
 
 
-def _by_key(ring: KeyRing, route: Route, x: Exchange, now: float, address_of: Callable[[Exchange], str]) -> KeyRecord:
+def _by_key(
+    ring: KeyRing,
+    route: Route,
+    x: Exchange,
+    in_query: Sequence[str],
+    now: float,
+    address_of: Callable[[Exchange], str],
+) -> KeyRecord:
     presented = presented_key(x.known)
-    if route.auth.query_parameter:
-        x.query, found = take_parameter(x.query, route.auth.query_parameter.encode())
-        presented = found if presented is None else presented
+    if in_query:
+        if presented is not None or len(in_query) > 1:
+            raise Problem("api_key_invalid", "Send one API key, in a field or in the query, not several.")
+        presented = in_query[0]
     client = ring.verify(presented, now)
     require_route(client, route, lambda: address_of(x))
     return client
@@ -71,50 +85,29 @@ def presented_key(known: Mapping[bytes, bytes]) -> str | None:
     """
     key, authorization = known.get(b"x-api-key"), known.get(b"authorization")
     if key is None:
-        if authorization is None or authorization[:7].lower() != BEARER:
+        key = bearer(authorization) if authorization is not None else None
+        if key is None:
             return None
-        key = authorization[7:].strip()
-    elif authorization is not None and authorization[:11].lower() == OUR_BEARER:
+    elif authorization is not None and _HOLDS_OURS(authorization):
         raise Problem("api_key_invalid", "Send one API key, in X-API-Key or as Authorization: Bearer.")
     if b"," in key:  # lines of one name make one list
         raise Problem("api_key_invalid", "Send one API key, not several.")
     return key.decode("latin-1")
 
 
-def take_parameter(query: bytes, name: bytes) -> tuple[bytes, str | None]:
-    """The query without the parameter, its other bytes as they were; and the parameter's value, None where it is not
-    there. The name is found in any of its encodings: services decode it, too.
-
-    Raises:
-        Problem: api_key_invalid, where it is there more than once.
-    """
-    rest, values = [], []
-    for part in query.split(b"&"):
-        said, _, value = part.partition(b"=")
-        if _decoded(said) == name:
-            values.append(_decoded(value))
-        else:
-            rest.append(part)
-    if not values:
-        return query, None
-    if len(values) > 1:
-        raise Problem("api_key_invalid", "Send one API key in the query, not several.")
-    return b"&".join(rest), values[0].decode("latin-1")
-
-
-def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" "))
+def bearer(authorization: bytes) -> bytes | None:
+    """What comes with the scheme Bearer; None where it is another one."""
+    return authorization[7:].strip() if authorization[:7].lower() == BEARER else None
 
 
 def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | None) -> bytes | None:
     """What a service sees of Authorization: what is meant for it, never a key of ours."""
     authorization = known.get(b"authorization")
-    if authorization is None or authorization[:11].lower() == OUR_BEARER:
+    if authorization is None or _HOLDS_OURS(authorization):
         return None
-    bearer = authorization[:7].lower() == BEARER
     if isinstance(client, Consumer):
         return authorization  # services commonly read tokens themselves
-    if bearer and client is not None and client.id and b"x-api-key" not in known:
+    if bearer(authorization) is not None and client is not None and client.id and b"x-api-key" not in known:
         return None
     return authorization
 

@@ -10,8 +10,8 @@
 --
 -- KEYS     of each bucket a hash: t tokens, at microseconds, l:<worker> "<tokens> <ends at> <serial>"
 -- ARGV     worker, lease in microseconds, now in microseconds ('' for the server's time), then of each bucket:
---          rate per second, burst, needed now, wanted in advance, held of the own lease, given back,
---          serial of the own lease, serial of the next
+--          rate per second, burst, needed now, reserved on lease, wanted in advance, held of the own lease,
+--          given back, serial of the own lease, serial of the next
 -- Answers  for each bucket: granted now, leased, 1 when the own lease still counted, tokens left,
 --          microseconds to the next token, others
 
@@ -21,7 +21,7 @@ if not clock then
     clock = time[1] * 1000000 + time[2]
 end
 
-local function draw(key, rate, burst, needed, wanted, held, given_back, serial, next_serial)
+local function draw(key, rate, burst, needed, reserved, wanted, held, given_back, serial, next_serial)
     local now = clock
     local tokens, at, own, out = burst, now, nil, 0
     local leases, ended = {}, {}
@@ -62,7 +62,7 @@ local function draw(key, rate, burst, needed, wanted, held, given_back, serial, 
     refill(now)
     if #ended > 0 then redis.call('HDEL', key, unpack(ended)) end
 
-    if needed + wanted == 0 and not (own and own.serial == serial) then
+    if needed + reserved + wanted == 0 and not (own and own.serial == serial) then
         return {0, 0, 0, math.floor(tokens), 0, others}
     end
     local counted, size = 0, 0
@@ -79,9 +79,14 @@ local function draw(key, rate, burst, needed, wanted, held, given_back, serial, 
 
     local granted = math.min(needed, math.floor(tokens))
     tokens = tokens - granted
+    -- Whoever needs tokens of several buckets takes them from leases: one that another bucket's refusal leaves over can
+    -- then be given back.
+    reserved = math.min(reserved, math.floor(tokens))
+    tokens = tokens - reserved
     -- Nobody takes all that is left in advance: others have not asked yet.
     local leased = math.max(0, math.min(wanted, math.floor(tokens / (others + 2))))
     tokens = tokens - leased
+    leased = leased + reserved
     size = size + leased
 
     local ttl = math.ceil((burst - tokens) / rate / 1000) + math.ceil(lease / 1000) + 1000
@@ -100,8 +105,9 @@ end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-    local a = 8 * i - 5
+    local a = 9 * i - 6
     answers[i] = draw(key, tonumber(ARGV[a + 1]) / 1000000, tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]),
-        tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), ARGV[a + 7], ARGV[a + 8])
+        tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), ARGV[a + 8],
+        ARGV[a + 9])
 end
 return answers

@@ -24,6 +24,7 @@ PSEUDONYM: Final = b"anumate"
 VIA: Final = b"1.1 " + PSEUDONYM
 
 _ORDINARY_CONNECTION: Final = (b"keep-alive", b"close")
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 _KEPT_FROM_CLIENT: Final = HOP_BY_HOP | {b"x-request-id"}
 
 
@@ -83,7 +84,7 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
         Problem: malformed_request, where a line could be read as more than one.
     """
     known, passed = x.known, x.headers
-    connection = known.get(b"connection")
+    connection, hop = known.get(b"connection"), _NOTHING
     if connection is not None and connection.lower() not in _ORDINARY_CONNECTION:
         hop = nominated(connection)
         passed = [header for header in passed if header[0] not in hop]
@@ -94,11 +95,11 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (x.method.encode(), target), b"host: " + (binding.host or known.get(b"host", b""))]
     lines += [b"%b: %b" % header for header in passed]
     authorization = authorization_for_service(known, x.client)
-    if authorization and not (edits is not None and b"authorization" in edits.dropped):
+    if authorization and b"authorization" not in hop and not (edits is not None and b"authorization" in edits.dropped):
         lines.append(b"authorization: " + authorization)
     if edits is not None:
         lines += edits.lines
-    if tracestate := known.get(b"tracestate"):
+    if (tracestate := known.get(b"tracestate")) and b"tracestate" not in hop:
         lines.append(b"tracestate: " + tracestate)
     via = known.get(b"via")
     lines.append(b"via: %b, %b" % (via, VIA) if via else b"via: " + VIA)
@@ -133,7 +134,8 @@ def answer_head(status: int, headers: list[Header], added: list[Header], edits: 
         if header[0] not in _KEPT_FROM_CLIENT:
             passed.append(header)
         elif header[0] == b"connection":
-            connection = header[1].lower()
+            said = header[1].lower()
+            connection = said if connection is None else connection + b"," + said
     if connection is not None and connection not in _ORDINARY_CONNECTION:
         hop = nominated(connection)
         passed = [header for header in passed if header[0] not in hop]

@@ -83,6 +83,7 @@ class Bucket:
         "peers",
         "policy",
         "remaining",
+        "reserving",
         "serial",
         "share",
         "share_at",
@@ -102,6 +103,7 @@ class Bucket:
         self.ends = 0.0
         self.taken = 0
         self.waiting = 0
+        self.reserving = 0
         self.drawn_at = self.touched = now
         self.empty_until = self.token_at = 0.0
         self.remaining = policy.burst
@@ -135,12 +137,13 @@ def tightest(buckets: Sequence[Bucket], now: float) -> list[tuple[bytes, bytes]]
 
 
 class Call(NamedTuple):
-    """What is asked of Redis about a bucket: tokens `needed` now and `wanted` in advance, of the own lease those still
-    `held` and those `given_back`.
+    """What is asked of Redis about a bucket: tokens `needed` now, `reserved` on lease for requests that need those of
+    others too, and `wanted` in advance; of the own lease those still `held` and those `given_back`.
     """
 
     bucket: Bucket
     needed: int = 0
+    reserved: int = 0
     wanted: int = 0
     held: int = 0
     given_back: int = 0
@@ -152,10 +155,10 @@ def _need(bucket: Bucket, now: float) -> Call:
         bucket.left = 0
     elapsed = max(now - bucket.drawn_at, 0.001)
     busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
-    demand = (bucket.taken + bucket.waiting) / elapsed if busy else 0.0
+    demand = (bucket.taken + bucket.waiting + bucket.reserving) / elapsed if busy else 0.0
     wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 2)
     bucket.drawn_at, bucket.taken = now, 0
-    return Call(bucket, bucket.waiting, wanted, bucket.left)
+    return Call(bucket, bucket.waiting, bucket.reserving, wanted, bucket.left)
 
 
 class Limiter:
@@ -212,9 +215,7 @@ class Limiter:
         return self._wait_for_token(bucket)
 
     def take_all(self, buckets: Sequence[Bucket], now: float) -> Awaitable[None] | None:
-        """One token of each or none, as far as is known here: None when they are taken, else what to await for them.
-
-        A bucket that Redis finds empty may have cost others a token: that errs on the side of the limits.
+        """One token of each or none: None when they are taken, else what to await for them.
 
         Raises (also the awaited):
             Problem: rate_limited.
@@ -223,29 +224,50 @@ class Limiter:
             bucket.touched = now
             if now < bucket.empty_until and not bucket.has_token(now):
                 raise _refusal(bucket, now)
-        missing = [bucket for bucket in buckets if not bucket.has_token(now)]
-        taken = [(bucket, bucket.serial) for bucket in buckets if bucket not in missing]
-        for bucket, _ in taken:
+        if not all(bucket.has_token(now) for bucket in buckets):
+            return self._wait_for_all(buckets)
+        for bucket in buckets:
             self.take(bucket, now)
-        return self._wait_for_tokens(missing, taken) if missing else None
+        return None
 
-    async def _wait_for_tokens(self, missing: Sequence[Bucket], taken: Sequence[tuple[Bucket, int]]) -> None:
-        """Ask for all at once; what was taken is put back where one of them is refused."""
-        answers = await asyncio.gather(*(self._wait_for_token(each) for each in missing), return_exceptions=True)
-        failure = next((answer for answer in answers if isinstance(answer, BaseException)), None)
-        if failure is None:
-            return
-        for bucket, serial in taken:
-            if bucket.serial == serial:  # else Redis has counted the token as given out
-                bucket.left += 1
-        raise failure
+    async def _wait_for_all(self, buckets: Sequence[Bucket]) -> None:
+        """Have tokens put on lease until all are here at once; if a bucket has none, the others get theirs back."""
+        drawn: list[Bucket] = []
+        while True:
+            now = self._now()
+            missing = [bucket for bucket in buckets if not bucket.has_token(now)]
+            if now < self._away_until:
+                self._take_from_shares(missing, now)
+                buckets, missing = [bucket for bucket in buckets if bucket not in missing], []
+            if not missing:
+                for bucket in buckets:
+                    self.take(bucket, now)
+                return
+            empty = next((bucket for bucket in missing if now < bucket.empty_until), None)
+            if empty is not None:
+                for bucket in drawn:
+                    if bucket.left and bucket.drawing is None:
+                        bucket.drawing = self._start(self._give_back(bucket))
+                raise _refusal(empty, now)
+            drawn += missing
+            await self._reserve(missing)
+
+    async def _reserve(self, buckets: Sequence[Bucket]) -> None:
+        """Ask for all of them at once."""
+        for bucket in buckets:
+            bucket.reserving += 1
+        try:
+            await asyncio.gather(*(asyncio.shield(bucket.drawing or self._draw(bucket)) for bucket in buckets))
+        finally:
+            for bucket in buckets:
+                bucket.reserving -= 1
 
     async def _wait_for_token(self, bucket: Bucket) -> None:
         """Among those that wait for one answer of Redis, who came first gets first."""
         while True:
             now = self._now()
             if now < self._away_until:
-                self._take_from_share(bucket, now)
+                self._take_from_shares([bucket], now)
                 return
             bucket.waiting += 1
             drawing = bucket.drawing or self._draw(bucket)
@@ -306,12 +328,12 @@ class Limiter:
         bucket, needed = call.bucket, call.needed
         granted, leased, counted, bucket.remaining, wait, bucket.peers = answer
         bucket.share, bucket.share_at = max(1.0, bucket.remaining / (bucket.peers + 1)), asked
-        # What is granted belongs to those who wait, at once or not at all; only the rest is on lease.
+        # What is granted belongs to those who wait, at once or not at all; the rest is on lease, what is reserved too.
         bucket.granted, bucket.leased = granted, leased
         bucket.left = bucket.left + leased if counted else leased
         # Counted from before the question was sent, so that it ends here before it ends there.
         bucket.ends = asked + LEASE_SECONDS
-        if granted < needed or (wait and not bucket.left):
+        if granted < needed or leased < call.reserved or (wait and not bucket.left):
             answered = self._now()
             bucket.token_at = answered + wait / 1_000_000
             bucket.empty_until = min(bucket.token_at, answered + LEASE_SECONDS)
@@ -353,8 +375,19 @@ class Limiter:
             logger.warning("limits are this worker's share for now, Redis does not answer: %s", error or "too slow")
         self._away_until = now + AWAY_SECONDS
 
-    def _take_from_share(self, bucket: Bucket, now: float) -> None:
-        """Redis is away: this worker's part of the rate, and of what Redis last had left; no new burst."""
+    def _take_from_shares(self, buckets: Sequence[Bucket], now: float) -> None:
+        """Redis is away: a token of each or none, out of this worker's part of the rate, and of what Redis last had
+        left; no new burst.
+        """
+        for bucket in buckets:
+            self._gain(bucket, now)
+        for bucket in buckets:
+            if bucket.share < 1:
+                raise _refusal(bucket, now)
+        for bucket in buckets:
+            bucket.share -= 1
+
+    def _gain(self, bucket: Bucket, now: float) -> None:
         part = 1 / (bucket.peers + 1)
         policy = bucket.policy
         # Until the outage began, Redis gave out what was gained.
@@ -365,8 +398,6 @@ class Limiter:
         if bucket.share < 1:
             bucket.token_at = now + (1 - bucket.share) / (policy.rate * part)
             bucket.empty_until = min(bucket.token_at, now + LEASE_SECONDS)  # then Redis may be back
-            raise _refusal(bucket, now)
-        bucket.share -= 1
 
     async def run(self) -> None:
         """Until it is cancelled."""

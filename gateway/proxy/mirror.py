@@ -1,11 +1,15 @@
-"""Copies of requests for another service, to try it on real traffic. Nobody waits for their answers or sees them."""
+"""Copies of requests for another service, to try it on real traffic. Nobody waits for their answers or sees them.
+
+A copy has the whole body, or there is none: what comes in several pieces is kept on its way to the instance, up to the
+mirror's limit, and copied when the last piece was there.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from anumate.lib.clock import Clock
 from anumate_integration_service.balancing import Random
@@ -13,6 +17,9 @@ from gateway.proxy.balancer import Balancer, Share
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.proxy.forwarder import Message, Receive
 
 logger = logging.getLogger("anumate.gateway")
 
@@ -39,15 +46,42 @@ class Mirrors:
         self._random = rng
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def copy(self, mirror: Reflection, x: Exchange, head: bytes) -> None:
-        """Send a copy, if chance wants one and the whole body is at hand."""
-        if self._random() >= mirror.sample or len(self._under_way) >= MOST:
+    def copy(self, mirror: Reflection, x: Exchange, head: bytes, receive: Receive) -> Receive:
+        """Send a copy, if chance wants one, as soon as the whole body was there; answers what gives the rest of it."""
+        if self._random() >= mirror.sample or self._busy:
+            return receive
+        if x.content_length is not None and int(x.content_length) > mirror.body_bytes:
+            return receive
+        first = x.first_body or {}
+        body, more = bytearray(first.get("body", b"")), first.get("more_body", False)
+        if len(body) > mirror.body_bytes:
+            return receive
+        if not more:
+            self._begin(mirror, x, head, bytes(body))
+            return receive
+
+        async def kept() -> Message:
+            nonlocal more
+            message = await receive()
+            if more:
+                body.extend(message.get("body", b""))
+                more = message.get("more_body", False)
+                if message["type"] != "http.request" or len(body) > mirror.body_bytes:
+                    more = False
+                    body.clear()
+                elif not more:
+                    self._begin(mirror, x, head, bytes(body))
+            return message
+
+        return kept
+
+    @property
+    def _busy(self) -> bool:
+        return len(self._under_way) >= MOST
+
+    def _begin(self, mirror: Reflection, x: Exchange, head: bytes, body: bytes) -> None:
+        if self._busy:
             return
-        body = b""
-        if x.first_body is not None:
-            body = x.first_body.get("body", b"")
-            if x.first_body.get("more_body") or len(body) > mirror.body_bytes:
-                return
         if x.has_body and x.content_length is None:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         endpoint = self._balancer.pick(mirror.shares, self._now(), x.request_id.decode())

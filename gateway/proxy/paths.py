@@ -20,19 +20,20 @@ class BadPattern(ValueError):
 
 def compile_pattern(path: str) -> Any:
     """A regular expression whose matching takes time linear in the path (RE2's): no tenant's route stalls the others.
+    Escapes in it (`%c3`) mean what they mean in a path, however they are spelled.
 
     Raises:
         BadPattern: it is none, or one that RE2 does not take (back-references, look-around).
     """
     try:
-        return re2.compile(path, options=_LINEAR)
+        return re2.compile(_ESCAPE.sub(lambda escape: re.escape(_unescape(escape)), path), options=_LINEAR)
     except re2.error as error:
         reason = error.args[0] if error.args else "it is not understood"
         raise BadPattern(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
 
 
 class RequestPath(NamedTuple):
-    """`matched` is the normal form; `forwarded` the path as it came, or the normal form where it had dot segments."""
+    """`matched` is the normal form; `forwarded` the path as it came, less its dot segments."""
 
     matched: str
     forwarded: str
@@ -42,7 +43,9 @@ class RequestPath(NamedTuple):
 _SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
 _REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+# Services decode `%3A` like `%61`. What would change the path's shape (`/\\?#%`) stays escaped.
+_PLAIN: Final = frozenset(map(chr, range(0x21, 0x7F))) - frozenset("/\\?#%")
 
 
 def read_path(raw: bytes) -> RequestPath:
@@ -65,12 +68,19 @@ def read_path(raw: bytes) -> RequestPath:
     if _REFUSED(decoded.encode("ascii")):
         raise Problem("malformed_request", "The path hides dot segments.")
     plain = _without_dot_segments(decoded)
-    return RequestPath(plain, path if plain == decoded else plain)
+    if plain == decoded:
+        return RequestPath(plain, path)
+    return RequestPath(plain, _without_dot_segments(_ESCAPE.sub(_unescape_unreserved, path)))
 
 
 def _unescape(escape: re.Match[str]) -> str:
     character = chr(int(escape[1], 16))
-    return character if character in _UNRESERVED else escape[0].upper()
+    return character if character in _PLAIN else escape[0].upper()
+
+
+def _unescape_unreserved(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0]
 
 
 def _without_dot_segments(path: str) -> str:

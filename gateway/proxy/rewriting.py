@@ -7,8 +7,9 @@ and `/` makes `/orders` of it. What is not replaced stays as the client spelled 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gateway.proxy.paths import RequestPath, compile_pattern
 from gateway.proxy.policies import Redirect
@@ -79,6 +80,30 @@ def location(redirect: Redirect, path: str, query: bytes, *, scheme: str, author
     return address + b"?" + query if query else address
 
 
+def without_keys(route: Route, query: bytes) -> tuple[bytes, Sequence[str]]:
+    """The query as it may go on, and what stood where the route's `auth` has a key in it."""
+    name = route.auth.query_parameter
+    return _without(query, name.encode()) if name and query else (query, ())
+
+
+def _without(query: bytes, name: bytes) -> tuple[bytes, list[str]]:
+    """The query without the parameter, its other bytes as they were; and the parameter's values. The name is found in
+    any of its encodings: services decode it, too.
+    """
+    rest, values = [], []
+    for part in query.split(b"&"):
+        said, _, value = part.partition(b"=")
+        if _decoded(said) == name:
+            values.append(_decoded(value).decode("latin-1"))
+        else:
+            rest.append(part)
+    return (b"&".join(rest), values) if values else (query, values)
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
 def _as_it_came(path: RequestPath) -> str:
     return path.forwarded
 
@@ -104,7 +129,14 @@ def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
 
 def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
     compiled = _checked(pattern, new)
-    return lambda path: _one_path(compiled.sub(new, path.forwarded, 1))
+
+    def path(path: RequestPath) -> str:
+        spelled, normal = compiled.search(path.forwarded), compiled.search(path.matched)
+        # Needless escapes must not hide from the rule what the service reads.
+        hidden = normal and not (spelled and (spelled[0], spelled.start()) == (normal[0], normal.start()))
+        return _one_path(compiled.sub(new, path.matched if hidden else path.forwarded, 1))
+
+    return path
 
 
 _GROUP = re.compile(r"\\(g<([^>]*)>|[0-9]+|.?)")

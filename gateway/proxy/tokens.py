@@ -32,6 +32,8 @@ logger = logging.getLogger("anumate.gateway")
 MAX_TOKEN: Final = 8192
 REMEMBERED: Final = 10_000
 TICK_SECONDS: Final = 0.5
+LATEST: Final = 253_402_300_799
+"""The last second of the year 9999."""
 INVOKE: Final = "gateway:invoke"
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="anumate", error="invalid_token"'}
 
@@ -132,6 +134,8 @@ class Tokens:
             said = jwt.decode(token, options={"verify_signature": False})
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise refused("This is no JSON Web Token.") from None
+        if "crit" in header:
+            raise refused("The token's header asks for what is not understood here (crit).")  # RFC 7515 §4.1.11
         by = said.get("iss")
         issuers = self._issuers.get((tenant, by), []) if isinstance(by, str) else []
         issuers = [issuer for issuer in issuers if not allowed or issuer.record.name in allowed]
@@ -175,7 +179,7 @@ def _claims(issuer: _Issuer, token: str, header: dict[str, Any], now: float) -> 
             raise refused(f"The token lacks the claim {error.claim}.") from None
         except jwt.InvalidAudienceError:
             raise refused("The token is for somebody else (aud).") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise refused("The token is not valid.") from None
         _require_time(claims, record.leeway, now)
         return claims
@@ -209,6 +213,8 @@ def _require_time(claims: dict[str, Any], leeway: int, now: float) -> None:
     times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
     if any(isinstance(at, bool) or not isinstance(at, (int, float)) for at in times.values()):
         raise refused("A time in the token is no number.")
+    if not all(0 <= at <= LATEST for at in times.values()):  # NaN is not, either
+        raise refused("A time in the token is none of this era.")
     if now >= times["exp"] + leeway:
         raise refused("The token has expired.", "api_key_expired")
     if any(times.get(name, now) > now + leeway for name in ("nbf", "iat")):
@@ -219,16 +225,24 @@ def _consumer(record: IssuerRecord, claims: dict[str, Any]) -> Consumer:
     subject = claims[record.subject_claim]
     if not isinstance(subject, str) or not subject or len(subject) > 255:
         raise refused(f"The claim {record.subject_claim} names nobody.")
-    name = claims.get("name")
+    said = claims.get("name")
+    name = said if isinstance(said, str) and len(said) <= 255 else subject
+    if not (_is_text(subject) and _is_text(name)):
+        raise refused("A name in the token holds half a character.")
     return Consumer(
         id=f"{record.name}/{quote(subject, safe='@')}",
-        name=name if isinstance(name, str) and len(name) <= 255 else subject,
+        name=name,
         tenant=record.tenant,
         hash="",
         scopes=tuple(dict.fromkeys((*((INVOKE,) if record.grants_invoke else ()), *_scopes(record, claims)))),
         subject=subject,
         issuer=record.issuer,
     )
+
+
+def _is_text(said: str) -> bool:
+    """Whether it can be encoded: JSON may hold one surrogate of a pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in said)
 
 
 def _scopes(record: IssuerRecord, claims: dict[str, Any]) -> list[str]:

@@ -364,6 +364,9 @@ class TestExplain:
         found = client.post("/v1/routes/explain", {"host": "shop.example", "path": "/old/a?b=c"}).json()
         assert (found["redirect"], found["upstream_path"]) == ("http://shop.example/new/a?b=c", None)
         assert found["admission"]["auth_required"] is False
+        client.patch("/v1/routes/old", {"auth": {"query_parameter": "key"}})
+        found = client.post("/v1/routes/explain", {"host": "shop.example", "path": "/old/a?k%65y=secret&b=c"}).json()
+        assert found["redirect"] == "http://shop.example/new/a?b=c"
 
     def test_it_says_so_when_nothing_matches(self) -> None:
         found = api().post("/v1/routes/explain", {"path": "/nowhere"}).json()

@@ -12,7 +12,7 @@ from anumate.lib.clock import ManualClock
 from gateway.proxy.balancer import Balancer, Group
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.outlier import Outliers
-from gateway.proxy.policies import Address, Hedge, Outlier, Sticky
+from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Sticky
 from gateway.proxy.rendezvous import digest, favourite
 from gateway.proxy.table import RoutingTable, Target, Upstream
 from gateway.proxy.upstream import Pool
@@ -240,6 +240,32 @@ async def test_what_may_not_reach_a_service_twice_is_not_hedged(world: World) ->
     go.set()
     assert (await asking).status_code == 200
     assert len(first.calls) + len(second.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        (Target("orders", tags=("old",)), Target("orders", tags=("new",), header=Pair("X-Canary", "yes"))),
+        (Target("orders", weight=0, tags=("old",)), Target("orders", version=">=2")),
+        (Target("orders", weight=1, version="<2"), Target("orders", weight=1_000_000, version=">=2")),
+    ],
+)
+async def test_a_second_try_stays_with_the_target_that_was_chosen(world: World, targets: tuple[Target, ...]) -> None:
+    old = await world.service(id="old", version="1.0", tags=("old",))
+    new = [await world.service(id=id, version="2.0", tags=("new",)) for id in "ab"]
+    world.publish(a_route(hedge=Hedge(after=0.02, most=3), targets=targets))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 3)
+
+    async def silent_until_all_were_asked(call: Call) -> None:
+        await eventually(lambda: all(service.calls for service in new), what="both to be asked")
+        await asyncio.sleep(0.1)  # the third try would come now
+        await call.answer()
+
+    for service in new:
+        service.handler = silent_until_all_were_asked
+    assert (await gateway.get(headers={"X-Canary": "yes"})).status_code == 200
+    assert ([len(service.calls) for service in new], len(old.calls)) == ([1, 1], 0)
 
 
 async def test_a_client_that_leaves_ends_all_tries(world: World) -> None:

@@ -11,6 +11,8 @@ import re
 
 import pytest
 
+from gateway.proxy.fields import FORWARDED, HANDLED, HOP_BY_HOP
+from gateway.proxy.policies import HeaderEdits, Pair
 from tests.gateway.proxy.conftest import Running, Service, World, a_route
 
 GOOD = "Host: h\r\nX-API-Key: {key}\r\n"
@@ -175,6 +177,99 @@ async def test_a_client_can_nominate_its_own_fields_away_and_none_of_ours(
         assert len(call.all(name)) == 1, (name, call.head)
     assert call.one("x-consumer-id") == world.key_id
     assert absent is None or not call.all(absent.strip()) or absent.endswith(" "), call.head
+
+
+# What a service gets of each field that the gateway handles, as the client sent it, and as it nominated it away.
+SENT = {
+    **{name: None for name in HOP_BY_HOP | {b"expect", b"x-api-key", b"forwarded", b"x-real-ip", b"proxy"}},
+    **{name: "gateway" for name in (*FORWARDED, b"host", b"content-length", b"via", b"x-request-id", b"traceparent")},
+    **{name: "client" for name in (b"authorization", b"tracestate")},
+}
+
+
+@pytest.mark.parametrize("name", sorted(HANDLED))
+async def test_of_fields_that_are_handled_only_the_clients_own_can_be_nominated_away(
+    gateway: Running, world: World, service: Service, name: bytes
+) -> None:
+    values = {b"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", b"tracestate": "a=b", b"authorization": "Basic eA=="}
+    mine = {"Host": "h", "X-API-Key": world.key, "Content-Length": "2", "Traceparent": values[b"traceparent"]}
+    if name not in (
+        b"host",
+        b"x-api-key",
+        b"content-length",
+        b"traceparent",
+        b"transfer-encoding",
+        b"connection",
+        b"upgrade",
+    ):
+        mine[name.decode()] = values.get(name, "1.1 mine")
+    for nomination in ("", name.decode(), name.decode().upper() + ", close", "x, " + name.decode()):
+        lines = [f"{each}: {value}" for each, value in mine.items()]
+        lines += [f"Connection: {nomination}", "Connection: x-other"] if nomination else []
+        request = "\r\n".join(("POST /orders HTTP/1.1", *lines, "", "ab"))
+        assert (await gateway.raw(request.encode())).startswith(b"HTTP/1.1 200 ")
+        call = service.calls[-1]
+        assert (call.body, call.one("x-consumer-id")) == (b"ab", world.key_id)
+        of_client = 1 if SENT[name] == "client" and not nomination else 0
+        assert len(call.all(name.decode())) == (1 if SENT[name] == "gateway" else of_client), call.head
+
+
+@pytest.mark.parametrize("name", ["X-Consumer-Id", "X-Consumer-Name", "X-Consumer-Tenant", "X-Set", "Via", "Cookie"])
+async def test_what_the_gateway_adds_cannot_be_nominated_away(world: World, service: Service, name: str) -> None:
+    world.publish(a_route(request_headers=HeaderEdits(set=(Pair("X-Set", "ours"), Pair("Cookie", "ours")))))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    head = f"GET /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{name}: mine\r\nConnection: {name}\r\n\r\n"
+    assert (await gateway.raw(head.encode())).startswith(b"HTTP/1.1 200 ")
+    assert len(service.calls[0].all(name.lower())) == 1
+
+
+async def test_an_instance_may_nominate_its_fields_in_several_lines(gateway: Running, service: Service) -> None:
+    service.answers(
+        b"HTTP/1.1 200 OK\r\nconnection: x-one\r\nx-one: 1\r\nconnection: keep-alive, X-Two\r\nx-two: 2\r\n"
+        b"content-length: 2\r\n\r\nok"
+    )
+    answer = await gateway.get()
+    assert not {"x-one", "x-two", "keep-alive"} & set(answer.headers)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Connection: HTTP2-Settings\r\nUpgrade: h2c, TLS/1.0\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Connection: keep-alive\r\nConnection: upgrade\r\nUpgrade: H2C\r\nHTTP2_Settings: AAMAAABkAAQAAP__\r\n",
+    ],
+)
+async def test_nobody_gets_to_http_2_behind_the_gateway(
+    gateway: Running, world: World, service: Service, lines: str
+) -> None:
+    head = f"GET /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{lines}\r\n"
+    after = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"GET /admin HTTP/1.1\r\nHost: h\r\n\r\n"
+    answer = await gateway.raw(head.encode() + after, answers=2)
+    (call,) = service.calls
+    assert not {"connection", "upgrade", "http2-settings", "http2_settings"} & {name for name, _ in call.fields}
+    assert b"HTTP/1.1 101" not in answer
+    # An instance that would switch all the same is not followed.
+    service.answers(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    assert (await gateway.raw(head.encode() + after)).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_handshake_for_a_websocket_takes_no_other_protocol_with_it(
+    gateway: Running, world: World, service: Service
+) -> None:
+    head = (
+        f"GET /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        "Upgrade: websocket, h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    service.answers(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+    assert (await gateway.raw(head.encode())).startswith(b"HTTP/1.1 502 ")
+    (call,) = service.calls
+    assert (call.one("connection"), call.one("upgrade")) == ("Upgrade", "websocket")
+    assert not call.all("http2-settings")
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,18 @@ def test_a_pattern_of_its_own_replaces_its_first_match() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/%61pi/in%74ernal/x%41", "/public/xA"),  # in normal form, for as it came the rule would not see it
+        ("/api/internal/x%41", "/public/x%41"),
+        ("/api/in%74ernal/api/internal/x", "/public/api/internal/x"),
+    ],
+)
+def test_no_spelling_of_a_path_gets_round_its_rewriting(path: str, seen: str) -> None:
+    assert rewritten(path, path="/api", rewrite=Rewrite(pattern="/api/internal", path="/public")) == seen
+
+
 @pytest.mark.parametrize("new", [r"/\3", r"/\g<nobody>", r"/\x"])
 def test_a_group_that_the_pattern_has_not_is_refused(new: str) -> None:
     with pytest.raises(ValueError, match="no group"):

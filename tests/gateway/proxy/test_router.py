@@ -143,6 +143,8 @@ def test_a_pattern_without_a_linear_match_is_no_pattern(path: str) -> None:
         (b"/a/.", "/a/", "/a/"),
         (b"/.well-known/x", "/.well-known/x", "/.well-known/x"),
         (b"/a//b", "/a//b", "/a//b"),
+        (b"/%3A%40%7b%25%3f%23", "/:@{%25%3F%23", "/%3A%40%7b%25%3f%23"),
+        (b"/x/%2E%2e/%61%c3%a9%3A/.", "/a%C3%A9:/", "/a%c3%a9%3A/"),
     ],
 )
 def test_a_path_is_matched_in_normal_form_and_forwarded_as_it_came(raw: bytes, matched: str, forwarded: str) -> None:
@@ -153,13 +155,30 @@ def test_a_path_is_matched_in_normal_form_and_forwarded_as_it_came(raw: bytes, m
     "raw",
     [
         *(b"", b"*", b"a", b"/a%2Fb", b"/a%2fb", b"/a%5Cb", b"/a\\b", b"/a%00", b"/a\x00", b"/a b", b"/a\x7f"),
-        *(b"/a%", b"/a%zz", b"/a/..;/b", b"/a/%2e%2e;/b", b"/\xc3\xa9", b"/a\r\nb"),
+        *(b"/a%", b"/a%zz", b"/a/..;/b", b"/a/%2e%2e;/b", b"/a/..%3b/b", b"/\xc3\xa9", b"/a\r\nb"),
     ],
 )
 def test_a_path_that_servers_read_differently_is_refused(raw: bytes) -> None:
     with pytest.raises(Problem) as refusal:
         read_path(raw)
     assert refusal.value.code == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    ("path_type", "path"),
+    [
+        *(("exact", "/admin/caf%c3%a9:x"), ("exact", "/%61dmin/caf%C3%A9%3ax")),
+        *(("prefix", "/admin/caf%c3%a9:x"), ("prefix", "/admin")),
+        *(("regex", "/admin/.*"), ("regex", "/adm[i]n/caf%c3%a9%3ax"), ("regex", "/admin/caf%C3%a9:(x|y)")),
+    ],
+)
+@pytest.mark.parametrize(
+    "spelled",
+    [b"/admin/caf%C3%A9:x", b"/%61dmin/caf%c3%a9:x", b"/adm%69n/caf%c3%A9%3Ax", b"/b/..//%2e/../admin/caf%C3%A9%3a%78"],
+)
+def test_no_spelling_of_a_path_gets_round_a_rule(path_type: str, path: str, spelled: bytes) -> None:
+    rules = router(route("guarded", path, path_type=path_type), route("open", "/"))
+    assert rules.match("default", "h", "GET", read_path(spelled).matched).route.name == "guarded"
 
 
 @given(st.binary(max_size=40))

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hmac
 import json
+import re
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 import jwt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm
 
 from anumate.lib.problem import Problem
 from anumate.lib.sealing import Unsealable, seal, unseal
 from gateway.proxy import jwks as jwks_module
+from gateway.proxy.auth import consumer_fields
 from gateway.proxy.jwks import FIRST_SECONDS, KeySource
 from gateway.proxy.policies import Auth
 from gateway.proxy.tokens import Tokens
@@ -118,6 +125,91 @@ def test_an_issuer_that_mixes_secrets_and_public_keys_is_left_out() -> None:
 )
 def test_a_token_with_wrong_claims_is_refused(claims: dict[str, Any], wanted: str) -> None:
     assert code(tokens(issuer()), token(**claims)) == wanted
+
+
+def written(claims: str, header: str = '{"alg":"HS256"}') -> str:
+    """A well signed token of these very words."""
+    parts = [urlsafe_b64encode(part.encode()).rstrip(b"=") for part in (header, claims)]
+    proof = hmac.digest(SECRET.encode(), b".".join(parts), "sha256")
+    return b".".join((*parts, urlsafe_b64encode(proof).rstrip(b"="))).decode()
+
+
+PLAIN = '"iss":"https://login","aud":"us"'
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "1e400",
+            "-1e400",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1" + "0" * 400,
+            "1" + "0" * 4400,
+            "1e300",
+            "253402300800",
+        ),
+        *("-1", "-0.5", "true", "false", '"1800000000"', "[1800000000]", "{}"),
+    ],
+)
+def test_a_time_that_is_none_is_refused(name: str, value: str) -> None:
+    times = {"exp": "1800000600", name: value}
+    said = ",".join(f'"{each}":{at}' for each, at in times.items())
+    assert code(tokens(issuer("HS256")), written(f'{{{PLAIN},"sub":"ann",{said}}}')) == "api_key_invalid"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *(
+            '"sub":"\\ud800"',
+            '"sub":"a\\udc00b"',
+            '"sub":"ann","name":"\\udfff"',
+            '"sub":7',
+            '"sub":["ann"]',
+            '"sub":{}',
+        ),
+        *('"sub":null', '"sub":""', '"sub":true', '"sub":"ann","iss":"\\ud800"', '"sub":"ann","iss":["https://login"]'),
+        *('"sub":"ann","aud":["\\ud800"]', '"sub":"ann","aud":' + "[" * 2500 + "]" * 2500, f'"sub":"{"a" * 256}"'),
+        '"sub":"ann","x":' + "[" * 990 + "]" * 990 + ',"aud":7',
+    ],
+)
+def test_claims_of_a_wrong_kind_are_refused(claims: str) -> None:
+    presented = written(f'{{{PLAIN},"exp":1800000600,{claims}}}')
+    assert code(tokens(issuer("HS256")), presented) == "api_key_invalid"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *('{"alg":"HS256","crit":["exp"]}', '{"alg":"HS256","crit":["x"],"x":1}', '{"alg":"HS256","crit":[]}'),
+        *('{"alg":"HS256","kid":7}', '{"alg":"HS256","kid":["a"]}', '{"alg":["HS256"]}', '{"alg":{}}', '{"alg":null}'),
+        *('{"alg":"\\ud800"}', '{"alg":"HS256","b64":false}', "[]", '"HS256"', "null", "{}", "[" * 2900, ""),
+    ],
+)
+def test_a_header_of_a_wrong_kind_is_refused(header: str) -> None:
+    presented = written(f'{{{PLAIN},"exp":1800000600,"sub":"ann"}}', header)
+    assert code(tokens(issuer("HS256")), presented) == "api_key_invalid"
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 3))
+def test_nesting_that_only_just_can_be_read_is_no_mistake_of_the_gateway(depth: int) -> None:
+    presented = written(f'{{{PLAIN},"exp":1800000600,"sub":"ann","x":{"[" * depth}{"]" * depth}}}')
+    with contextlib.suppress(Problem):
+        tokens(issuer("HS256")).verify("default", (), presented, NOW)
+
+
+@pytest.mark.parametrize("name", ["a\r\nX-Admin: 1", "a\0b", "änn €", "\x7f\x85", "a%0d", '"', " a "])
+def test_what_a_token_says_makes_no_field_of_its_own(name: str) -> None:
+    known = tokens(issuer("HS256")).verify("default", (), token("HS256", sub=name, name=name), NOW)
+    for line in consumer_fields(known):
+        assert re.fullmatch(rb"[a-z-]+: [!#$&'()*+,./:;=?@\[\]_~%0-9A-Za-z -]*", line)
+        assert line.isascii()
+    shown = consumer_fields(known)[0].partition(b": ")[2]
+    assert unquote(shown.decode()) == name
 
 
 @pytest.mark.parametrize("claims", [{"exp": NOW - 59}, {"nbf": NOW + 60}, {"iat": NOW + 60}, {"aud": ["x", "us"]}])
@@ -294,6 +386,32 @@ async def test_an_issuer_that_keeps_silent_is_not_waited_for(
     assert "cannot be fetched" in caplog.text
     await asyncio.wait_for(gone.wait(), 5)
     server.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            {},
+            {"kty": 7},
+            {"kty": []},
+            {"kty": "RSA"},
+            {"kty": "RSA", "n": 5, "e": None},
+            {"kty": "RSA", "n": "", "e": ""},
+        ),
+        *({"kty": "EC", "crv": []}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}, {"kty": "OKP", "crv": 5}),
+        *(
+            {"kty": "RSA", "n": "\u00e9", "e": "AQAB"},
+            {"kty": "OKP", "crv": "Ed25519", "x": "AA"},
+            {"kty": "EC", "alg": []},
+        ),
+        *({"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": {}}, {"kty": "RSA", "n": "AQAB", "e": "AQAB", "oth": [{}]}),
+        *([], 7, None, {"use": []}, {"kty": "EC", "crv": "P-256", "x": ["a"], "y": {}}),
+    ],
+)
+def test_an_odd_key_spoils_no_others(odd: Any) -> None:
+    good = json.loads(ECAlgorithm.to_jwk(PRIVATE["ES256"].public_key()))
+    assert "one" in jwks_module.read_keys(json.dumps({"keys": [odd, {**good, "kid": "one"}]}))
 
 
 async def test_keys_are_fetched_from_whichever_address_of_a_host_answers(
