@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable
-from typing import Final
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final
 
 import msgspec
 
@@ -24,8 +24,9 @@ from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors, asked_method
+from gateway.proxy.direct import Direct
 from gateway.proxy.errors import answer_of, date_field
-from gateway.proxy.exchange import Exchange, Header, Scope
+from gateway.proxy.exchange import Exchange, Scope
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard
 from gateway.proxy.heads import VIA, Peers, is_loop
@@ -33,6 +34,7 @@ from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
+from gateway.proxy.request import Header
 from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Rule
 from gateway.proxy.standing import Standing
@@ -51,6 +53,8 @@ _VIA: Final = (b"via", VIA)
 _CLOSE: Final = (b"connection", b"close")
 _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _JSON: Final = (b"content-type", b"application/json")
+Own = tuple[int, list[Header], bytes]
+"""An answer of the gateway's own: status, fields, body."""
 _ABOUT: Final = b'{"service":"anumate-gateway","health":"/-/readyz"}'
 
 
@@ -59,7 +63,7 @@ class Gateway:
 
     def __init__(self, config: Config) -> None:
         env = config.env
-        self._now = clock.monotonic
+        self.now = clock.monotonic
         self._wall = clock.wall
         self.drain_seconds = env.gateway_drain_seconds
         self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
@@ -72,12 +76,13 @@ class Gateway:
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
-        self.forwarder = Forwarder(self._added, self._now, tunnel)
+        self.forwarder = Forwarder(self.added, self.now, tunnel)
         self.tokens = Tokens(config.pepper)
         self.peers = Peers(env.trusted_proxies)
         self.attempts = Attempts(
-            self.balancer, self.guard, self.admission, self.forwarder, self.peers, self._now, random.random
+            self.balancer, self.guard, self.admission, self.forwarder, self.peers, self.now, random.random
         )
+        self.direct = Direct(self)
         self.node.on_section(SECTION, self.subscriber.take)
         self.node.on_section(ISSUERS, self.tokens.take)
         self.node.catalog.listen(self.balancer.refresh)
@@ -86,6 +91,7 @@ class Gateway:
             self.tokens.run,
             self.limiter.run,
             self.recorder.run,
+            self.direct.run,
             lambda: self.guard.run(self.node.redis),
         ):
             self.node.background(job)
@@ -99,47 +105,74 @@ class Gateway:
             await _refuse_websocket(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        x = Exchange.of_scope(scope, self.now())
+        self.admission.whole.inside += 1
+        await self.carry(x, self.from_start(x, receive, send), send)
+
+    async def from_start(self, x: Exchange, receive: Receive, send: Send) -> None:
         here = self.live.current  # a swap never lands in the middle of a request
-        x = Exchange(scope, self._now())
+        x.read()
+        if own := self._own_answer(here, x):
+            await self._say(x, *own, send)
+        elif x.method == "OPTIONS" and last_hop(x):
+            x.tenant = self.node.keys.tenant_of_host(x.host)
+            await self._say(x, 204, [(b"allow", allowed(here.router, x))], b"", send)
+        else:
+            binding, token = self.enter(here, x)
+            await self.go_on(binding, token, x, receive, send)
+
+    def enter(self, here: Here, x: Exchange) -> tuple[Binding, Awaitable[None] | None]:
+        """The steps that take no waiting: match, authenticate, limit. Answers with what has to be awaited for a token.
+
+        Raises:
+            Problem: it may not pass.
+        """
         whole = self.admission.whole
-        whole.inside += 1
-        try:
-            x.read()
-            if own := self._own_answer(here, x):
-                await self._say(x, *own, send)
-                return
-            if whole.inside > whole.most > 0:
-                raise whole.refusal()
-            if x.method == "OPTIONS" and last_hop(x):
-                x.tenant = self.node.keys.tenant_of_host(x.host)
-                await self._say(x, 204, [(b"allow", allowed(here.router, x))], b"", send)
-                return
-            binding = self.match(here, x)
-            if binding.route.redirect.status:
-                await self._redirect(binding, x, send)
-                return
-            if x.handshake is not None:
-                _require_websockets(binding)
-            x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
-            if (token := self.limit(here, binding, x)) is not None:
-                await token
-            if binding.gate is None:
+        if whole.inside > whole.most > 0:
+            raise whole.refusal()
+        binding = self.match(here, x)
+        if binding.route.redirect.status:
+            return binding, None
+        if x.handshake is not None:
+            _require_websockets(binding)
+        x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
+        return binding, self.limit(here, binding, x)
+
+    async def go_on(
+        self, binding: Binding, token: Awaitable[None] | None, x: Exchange, receive: Receive, send: Send
+    ) -> None:
+        """What is left to do for a request that has entered."""
+        if binding.route.redirect.status:
+            await self._redirect(binding, x, send)
+            return
+        if token is not None:
+            await token
+        if binding.gate is None:
+            await self.attempts.send(binding, x, receive, send)
+        else:
+            with binding.gate:
                 await self.attempts.send(binding, x, receive, send)
-            else:
-                with binding.gate:
-                    await self.attempts.send(binding, x, receive, send)
+
+    async def carry(self, x: Exchange, steps: Coroutine[Any, Any, None], send: Send) -> None:
+        """Take the steps, with an answer whatever becomes of them."""
+        try:
+            await steps
         except Problem as problem:
-            await self._refuse(x, problem, send)
+            await self._say(x, *self.refusal(x, problem), send)
         except UpstreamError as error:
-            await self._blame(x, error, send)
+            if (answer := self.blame(x, error)) is not None:
+                await self._say(x, *answer, send)
         except ClientGone:
             x.status = CLIENT_GONE
         except Exception:
-            logger.exception("request %s failed in the gateway", x.request_id.decode())
-            await self._answer(x, Problem("internal_error", "The gateway made a mistake; it is logged."), send)
+            await self._say(x, *self.mistake(x), send)
         finally:
-            whole.inside -= 1
-            self._note(x)
+            self.leave(x)
+
+    def leave(self, x: Exchange) -> None:
+        """The request is over."""
+        self.admission.whole.inside -= 1
+        self._note(x)
 
     def match(self, here: Here, x: Exchange) -> Binding:
         """The route that takes the request, among those of the tenant whose host it names."""
@@ -154,7 +187,7 @@ class Gateway:
 
     def _rule(self, here: Here, x: Exchange, method: str) -> Rule:
         x.tenant = self.node.keys.tenant_of_host(x.host)
-        return here.router.match(x.tenant, x.host, method, x.path.matched, x.scope["headers"], x.query)
+        return here.router.match(x.tenant, x.host, method, x.path.matched, x.fields.all, x.query)
 
     def limit(self, here: Here, binding: Binding, x: Exchange) -> Awaitable[None] | None:
         """Take a token of each policy; what is answered must be awaited, where one is not at hand.
@@ -178,7 +211,7 @@ class Gateway:
 
     def _note(self, x: Exchange) -> None:
         """Count the request, and leave a line about it where the route wants one."""
-        binding, seconds = x.binding, (x.ended or self._now()) - x.started
+        binding, seconds = x.binding, (x.ended or self.now()) - x.started
         status = x.status = x.status or CLIENT_GONE
         self.recorder.record(x.tenant, binding.route.name if binding else "", x.service, status, seconds)
         if binding is not None and binding.access_log is not None:
@@ -194,13 +227,13 @@ class Gateway:
         if by == "route":
             return binding.route.name
         if policy.header:
-            value = next((value for name, value in x.scope["headers"] if name == policy.header), b"")
+            value = next((value for name, value in x.fields.all if name == policy.header), b"")
             return value.decode("latin-1")
         return self.peers.client_address(x)
 
     # Answers of our own
 
-    def _own_answer(self, here: Here, x: Exchange) -> tuple[int, list[Header], bytes] | None:
+    def _own_answer(self, here: Here, x: Exchange) -> Own | None:
         """Health, and browsers' questions whether they may ask, which come without a key."""
         if (rules := self._rules_asked_for(here, x)) is not None:
             return 204, rules.preflight_fields(x), b""
@@ -235,13 +268,13 @@ class Gateway:
         address = location(redirect, path, query, scheme=x.scheme, authority=authority, host=x.host)
         await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
-    def _added(self, x: Exchange) -> list[Header]:
+    def added(self, x: Exchange) -> list[Header]:
         """The fields that every answer carries."""
         fields: list[Header] = [(b"x-request-id", x.request_id), _VIA]
         if x.bucket is not None:
-            fields += x.bucket.fields(self._now())
+            fields += x.bucket.fields(self.now())
         elif x.buckets:
-            fields += tightest(x.buckets, self._now())
+            fields += tightest(x.buckets, self.now())
         cors = x.binding.cors if x.binding is not None else self.cors
         if cors.enabled:
             fields += cors.fields(x)
@@ -249,34 +282,41 @@ class Gateway:
             fields.append(_CLOSE)  # so that the client's next request goes to another worker
         return fields
 
-    async def _refuse(self, x: Exchange, problem: Problem, send: Send) -> None:
+    def refusal(self, x: Exchange, problem: Problem) -> Own:
+        """The answer that says why."""
         if problem.code == "route_not_found" and x.path.matched == "/" and x.method in ("GET", "HEAD"):
-            await self._say(x, 200, [_JSON], _ABOUT, send)
-            return
+            return 200, [_JSON], _ABOUT
         logger.info("refused %s: %s %s", _line(x), problem.code, x.request_id.decode())
-        await self._answer(x, problem, send)
+        return _answer_of(problem, x)
 
-    async def _blame(self, x: Exchange, error: UpstreamError, send: Send) -> None:
+    def blame(self, x: Exchange, error: UpstreamError) -> Own | None:
+        """The answer that names the instance; None where one has begun."""
         logger.warning("%s: instance %s: %s %s", _line(x), error.instance, error, x.request_id.decode())
         if x.started_answer:
-            self.guard.blame(x.tenant, x.service, self._now())
-            return
+            self.guard.blame(x.tenant, x.service, self.now())
+            return None
         headers = {"Retry-After": "1"} if KINDS[error.code].status == 503 else {}
-        await self._answer(x, Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), send)
+        return _answer_of(Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), x)
 
-    async def _answer(self, x: Exchange, problem: Problem, send: Send) -> None:
-        if x.started_answer:
-            return  # too late to say anything: the server closes the connection, which the client can tell
-        headers, body = answer_of(problem, x.request_id)
-        await self._say(x, problem.status, headers, body, send)
+    def mistake(self, x: Exchange) -> Own:
+        """The answer for an error of our own, from where it is handled."""
+        logger.exception("request %s failed in the gateway", x.request_id.decode())
+        return _answer_of(Problem("internal_error", "The gateway made a mistake; it is logged."), x)
 
-    async def _say(self, x: Exchange, status: int, headers: list[Header], body: bytes, send: Send) -> None:
+    def said(self, x: Exchange, status: int, headers: list[Header], body: bytes) -> list[Header]:
+        """All fields of an answer of our own."""
         x.status = status
         x.started_answer = True
-        headers += self._added(x)
+        headers += self.added(x)
         headers.append(date_field(int(self._wall())))
         if status != 204 and not any(name == b"content-length" for name, _ in headers):
             headers.append((b"content-length", b"%d" % len(body)))
+        return headers
+
+    async def _say(self, x: Exchange, status: int, headers: list[Header], body: bytes, send: Send) -> None:
+        if x.started_answer:
+            return  # too late to say anything: the server closes the connection, which the client can tell
+        headers = self.said(x, status, headers, body)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -317,9 +357,13 @@ class Gateway:
                 endpoint.pool.reap(loop.time())
 
 
+def _answer_of(problem: Problem, x: Exchange) -> Own:
+    return problem.status, *answer_of(problem, x.request_id)
+
+
 def _line(x: Exchange) -> str:
     """Method and path as one line of a log may hold them, whatever bytes they are made of."""
-    return ascii(f"{x.method} {x.scope.get('raw_path', b'').decode('latin-1')}")[1:-1]
+    return ascii(f"{x.method} {x.raw_path.decode('latin-1')}")[1:-1]
 
 
 def _require_websockets(binding: Binding) -> None:

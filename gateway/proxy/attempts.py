@@ -15,7 +15,7 @@ from anumate_integration_service.pacing import full_jitter
 from gateway.proxy.admission import Admission
 from gateway.proxy.balancer import Balancer, Share
 from gateway.proxy.bodies import Kept, bounded, first_piece
-from gateway.proxy.canary import chosen
+from gateway.proxy.canary import chosen as asked_for
 from gateway.proxy.endpoints import Endpoint, name_of
 from gateway.proxy.exchange import NO_STATUSES, Exchange
 from gateway.proxy.forwarder import Forwarder, Receive, Send
@@ -26,6 +26,8 @@ from gateway.proxy.live import Binding
 from gateway.proxy.mirror import Mirrors
 from gateway.proxy.upstream import ClientGone, Refused, TimedOut, UpstreamError
 
+Chosen = tuple[Endpoint, Pass]
+"""An instance, and the leave to send a request to its service."""
 _OPEN: Final = contextlib.nullcontext()
 
 
@@ -44,7 +46,7 @@ class Attempts:
         self._guard = guard
         self._admission = admission
         self._forwarder = forwarder
-        self._peers = peers
+        self.peers = peers
         self._now = monotonic
         self._random = rng
         self._mirrors = Mirrors(balancer, monotonic, rng)
@@ -70,13 +72,13 @@ class Attempts:
             raise late from None
 
     async def _send(self, binding: Binding, x: Exchange, receive: Receive, send: Send) -> None:
-        head = request_head(binding, x, self._peers)
+        head = request_head(binding, x, self.peers)
         if x.has_body:
             receive = await self._read_ahead(binding, x, head, receive)
         elif binding.mirror is not None:
             self._mirrors.copy(binding.mirror, x, head, receive)
-        shares = chosen(binding.choices, binding.shares, x.fields.all) if binding.choices else binding.shares
-        await self._try(binding, x, head, shares, receive, send)
+        shares = asked_for(binding.choices, binding.shares, x.fields.all) if binding.choices else binding.shares
+        await self.go_on(binding, x, head, shares, self.first(binding, x, shares), None, receive, send)
 
     async def _read_ahead(self, binding: Binding, x: Exchange, head: bytes, receive: Receive) -> Receive:
         """Wait for the body's first piece: a client that sends none must not hold an instance."""
@@ -92,30 +94,61 @@ class Attempts:
             return x.kept.receive
         return receive
 
-    async def _try(
-        self, binding: Binding, x: Exchange, head: bytes, shares: tuple[Share, ...], receive: Receive, send: Send
+    def first(self, binding: Binding, x: Exchange, shares: tuple[Share, ...]) -> Chosen:
+        """The instance for the first try, and leave to send it there.
+
+        Raises:
+            Problem: no_healthy_instance, circuit_open.
+        """
+        x.address = self.peers.client_address(x)
+        if binding.budget is not None:
+            binding.budget.deposit(x.started)
+        chosen = self._choose(x, shares, (), None)
+        if chosen is None:
+            raise _nobody(binding)
+        return chosen
+
+    def _choose(
+        self, x: Exchange, shares: tuple[Share, ...], tried: Sequence[str], permit: Pass | None
+    ) -> Chosen | None:
+        now = self._now()
+        key = x.client.id if x.client is not None and x.client.id else x.address
+        endpoint = self._balancer.pick(shares, now, key, tried, x)
+        if endpoint is None:
+            return None
+        x.service, x.instance = endpoint.service, name_of(endpoint)
+        return endpoint, self._guard.enter(x.tenant, endpoint.service, now, permit)
+
+    async def go_on(
+        self,
+        binding: Binding,
+        x: Exchange,
+        head: bytes,
+        shares: tuple[Share, ...],
+        chosen: Chosen,
+        failure: UpstreamError | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        x.address = self._peers.client_address(x)
-        key = x.client.id if x.client and x.client.id else x.address
+        """Try the instance chosen, and others as the route says. With a `failure`, that was the first try's.
+
+        Raises:
+            UpstreamError: none answered as it should. Problem. ClientGone.
+        """
+        endpoint, permit = chosen
         tried: list[str] = []
-        failure: UpstreamError | None = None
-        permit: Pass | None = None
-        budget = binding.budget
-        if budget is not None:
-            budget.deposit(x.started)
         try:
+            if x.has_body and x.first_body is None:
+                receive = await self._read_ahead(binding, x, head, receive)
             while True:
                 now = self._now()
-                endpoint = self._balancer.pick(shares, now, key, tried, x)
-                if endpoint is None:
-                    raise failure or _nobody(binding)
-                x.service, x.instance = endpoint.service, name_of(endpoint)
-                permit = self._guard.enter(x.tenant, endpoint.service, now, permit)
                 left = len(tried) < binding.route.retries
                 x.unwanted = binding.unwanted
                 if x.unwanted and not (left and self._may_repeat(x, binding, now) and _others(shares, tried)):
                     x.unwanted = NO_STATUSES
                 try:
+                    if failure is not None and not tried:
+                        raise failure
                     await self._forward(binding, x, head, shares, endpoint, tried, permit, receive, send)
                     return
                 except UpstreamError as error:
@@ -127,13 +160,15 @@ class Attempts:
                 tried.append(failure.instance)
                 if x.kept is not None:
                     x.kept.rewind()
+                another = self._choose(x, shares, tried, permit)
+                if another is None:
+                    raise failure
+                endpoint, permit = another
         except UpstreamError:
-            if permit is not None:
-                permit.vote(Outcome.FAILURE, self._now())
+            permit.vote(Outcome.FAILURE, self._now())
             raise
         finally:
-            if permit is not None:
-                permit.vote(Outcome.CANCELLED, self._now())  # unless it has voted
+            permit.vote(Outcome.CANCELLED, self._now())  # unless it has voted
 
     async def _forward(
         self,

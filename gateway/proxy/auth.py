@@ -116,12 +116,12 @@ def consumer_fields(client: KeyRecord) -> tuple[bytes, ...]:
     """The lines that tell a service who asks."""
     if isinstance(client, Consumer):
         fields = _consumer_fields(quote(client.subject, safe=_READABLE), client.name, client.tenant)
-        return (*fields, b"x-consumer-issuer: " + quote(client.issuer, safe=_READABLE).encode("ascii"))
+        return (*fields, b"x-consumer-issuer: %b\r\n" % quote(client.issuer, safe=_READABLE).encode("ascii"))
     return _consumer_fields(client.id, client.name, client.tenant)
 
 
 @lru_cache(maxsize=10_000)
 def _consumer_fields(id: str, name: str, tenant: str) -> tuple[bytes, ...]:
     readable = quote(name, safe=_READABLE)
-    lines = (f"x-consumer-id: {id}", f"x-consumer-name: {readable}", f"x-consumer-tenant: {tenant}")
+    lines = (f"x-consumer-id: {id}\r\n", f"x-consumer-name: {readable}\r\n", f"x-consumer-tenant: {tenant}\r\n")
     return tuple(line.encode("ascii") for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.proxy.balancer import Share
-from gateway.proxy.exchange import Header
+from gateway.proxy.request import Header
 from gateway.proxy.table import Target
 
 

@@ -13,7 +13,7 @@ from anumate.lib import env as environment
 from anumate.lib.state import keep_secret
 
 SERVER_OPTIONS: Final[dict[str, Any]] = {
-    "http": "gateway.proxy.upgrading:UpgradingServer",
+    "http": "gateway.proxy.serving:GatewayServer",
     "loop": "uvloop",
     "lifespan": "on",
     "access_log": False,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from anumate.lib import cors
-from gateway.proxy.exchange import Exchange, Header
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.request import Header
 from gateway.proxy.table import Route
 
 

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from anumate.lib.problem import CONTENT_TYPE, Problem
-from gateway.proxy.exchange import Header
+from gateway.proxy.request import Header
 
 _CONTENT_TYPE = (b"content-type", CONTENT_TYPE.encode())
 _NO_STORE = (b"cache-control", b"no-store")

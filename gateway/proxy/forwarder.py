@@ -10,10 +10,11 @@ from anumate.lib.clock import Clock
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
 from gateway.proxy.endpoints import Endpoint
-from gateway.proxy.exchange import Exchange, Header
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.guard import Pass
 from gateway.proxy.heads import answer_head
 from gateway.proxy.live import Binding
+from gateway.proxy.request import Header
 from gateway.proxy.upstream import ClientGone, ClosedEarly, Connection, Malformed, Refused, TimedOut, UpstreamError
 
 Message = MutableMapping[str, Any]
@@ -78,7 +79,7 @@ class Forwarder:
         """The instance took the WebSocket, and with that the request is over."""
         if x.handshake is None:
             raise Malformed("It switched to a protocol that nobody asked for.")
-        if why := x.handshake.check(delivery.connection.headers):
+        if why := x.handshake.check(delivery.connection.answer.fields):
             raise Malformed(f"Its answer to the WebSocket's handshake is wrong: {why}.")
         now = x.ended = self._now()
         x.status = 101
@@ -142,7 +143,7 @@ class Forwarder:
             _refuse(connection, binding)
         x.status = status
         failed = status >= 500
-        headers = answer_head(status, connection.headers, self._added(x), binding.answer_edits)
+        headers = answer_head(connection.answer, self._added(x), binding.answer_edits)
         if not delivery.sent:
             headers.append((b"connection", b"close"))  # rather than swallow the rest of a body that nobody reads
         now = self._now()
@@ -170,7 +171,7 @@ def _refuse(connection: Connection, binding: Binding) -> None:
     Raises:
         Refused.
     """
-    wanted = next((value for name, value in connection.headers if name == b"retry-after"), b"0")
+    wanted = next((value for name, value in connection.answer.fields if name == b"retry-after"), b"0")
     pause = float(wanted) if wanted.isdigit() and len(wanted) < 10 else float("inf")  # a date is far away
     if pause <= binding.route.retry.backoff_limit:
         raise Refused(connection.status, pause)

@@ -7,25 +7,24 @@ is as it came, less the route's prefix; its framing is written anew.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
+from gateway.proxy.answer import ORDINARY_CONNECTION, Answer
 from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
-from gateway.proxy.exchange import Exchange, Header, nominated
-from gateway.proxy.fields import FORWARDED, HOP_BY_HOP
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.fields import FORWARDED
 from gateway.proxy.handshake import SWITCH
 from gateway.proxy.live import Binding
+from gateway.proxy.request import Header, encoded, nominated
 
 PSEUDONYM: Final = b"anumate"
 VIA: Final = b"1.1 " + PSEUDONYM
 
-_ORDINARY_CONNECTION: Final = (b"keep-alive", b"close")
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_KEPT_FROM_CLIENT: Final = HOP_BY_HOP | {b"x-request-id"}
 
 
 class Peers:
@@ -53,28 +52,25 @@ class Peers:
                 return address
         return x.peer
 
-    def forwarded(self, x: Exchange) -> Sequence[bytes]:
-        """X-Forwarded-*: what a trusted proxy says, with its own address added; else only what we see ourselves."""
-        server = x.scope.get("server")
-        seen = _seen(x.peer, x.scheme, server[1] if server and server[1] else 0)
-        known = x.known
+    def forwarded(self, x: Exchange) -> bytes:
+        """The four lines X-Forwarded-*: what a trusted proxy says, with its own address added; else only what we see
+        ourselves."""
+        host = x.known.get(b"host", b"")
         if not self._trusted or not self.trusts(x.peer):
-            return (*seen, b"x-forwarded-host: " + known.get(b"host", b""))
-        said = {name: value for name in FORWARDED if (value := known.get(name))}
-        said.setdefault(b"x-forwarded-host", known.get(b"host", b""))
-        for line in seen:
-            name, _, value = line.partition(b": ")
-            if name != b"x-forwarded-for":
-                said.setdefault(name, value)
-        before = said.pop(b"x-forwarded-for", None)
-        said[b"x-forwarded-for"] = before + b", " + x.peer.encode() if before else x.peer.encode()
-        return [b"%b: %b" % field for field in said.items()]
+            return b"%bx-forwarded-host: %b\r\n" % (_seen(*x.link), host)
+        said = {name: value for name in FORWARDED if (value := x.known.get(name))}
+        said.setdefault(b"x-forwarded-host", host)
+        said.setdefault(b"x-forwarded-proto", x.scheme.encode())
+        said.setdefault(b"x-forwarded-port", b"%d" % x.link.port)
+        before, peer = said.get(b"x-forwarded-for"), x.peer.encode()
+        said[b"x-forwarded-for"] = before + b", " + peer if before else peer
+        return encoded(list(said.items()))
 
 
 @lru_cache(maxsize=4096)
-def _seen(peer: str, scheme: str, port: int) -> tuple[bytes, ...]:
-    lines = (f"x-forwarded-for: {peer or 'unknown'}", f"x-forwarded-proto: {scheme}", f"x-forwarded-port: {port}")
-    return tuple(line.encode() for line in lines)
+def _seen(peer: str, scheme: str, port: int) -> bytes:
+    lines = f"x-forwarded-for: {peer or 'unknown'}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n"
+    return lines.encode()
 
 
 def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
@@ -83,42 +79,53 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     Raises:
         Problem: malformed_request, where a line could be read as more than one.
     """
-    known, passed = x.known, x.headers
+    known, passed, lines = x.known, x.headers, x.fields.lines
     connection, hop = known.get(b"connection"), _NOTHING
-    if connection is not None and connection.lower() not in _ORDINARY_CONNECTION:
+    if connection is not None and connection.lower() not in ORDINARY_CONNECTION:
         hop = nominated(connection)
         passed = [header for header in passed if header[0] not in hop]
     edits = binding.request_edits
     if edits is not None:
-        passed = edits.kept(passed)
-    target = x.target.encode() + b"?" + x.query if x.query else x.target.encode()
-    lines = [b"%b %b HTTP/1.1" % (x.method.encode(), target), b"host: " + (binding.host or known.get(b"host", b""))]
-    lines += [b"%b: %b" % header for header in passed]
-    authorization = authorization_for_service(known, x.client)
-    if authorization and b"authorization" not in hop and not (edits is not None and b"authorization" in edits.dropped):
-        lines.append(b"authorization: " + authorization)
-    if edits is not None:
-        lines += edits.lines
-    if (tracestate := known.get(b"tracestate")) and b"tracestate" not in hop:
-        lines.append(b"tracestate: " + tracestate)
+        passed = [*edits.kept(passed), *edits.fields]
+    if passed is not x.fields.passed:
+        lines = encoded(passed)
+    target = x.target.encode()
+    if x.query:
+        target += b"?" + x.query
     via = known.get(b"via")
-    lines.append(b"via: %b, %b" % (via, VIA) if via else b"via: " + VIA)
-    lines += (b"x-request-id: " + x.request_id, b"traceparent: " + x.traceparent)
-    lines += peers.forwarded(x)
+    parts = [
+        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (x.method.encode(), target, binding.host or known.get(b"host", b"")),
+        lines,
+        b"via: %b\r\nx-request-id: %b\r\ntraceparent: %b\r\n"
+        % (via + b", " + VIA if via else VIA, x.request_id, x.traceparent),
+        peers.forwarded(x),
+    ]
+    ends = 9 + len(passed)
+    dropped = hop if edits is None else hop | edits.dropped
+    if (authorization := authorization_for_service(known, x.client)) and b"authorization" not in dropped:
+        parts.append(b"authorization: %b\r\n" % authorization)
+        ends += 1
+    if x.tracestate and b"tracestate" not in hop:
+        parts.append(b"tracestate: %b\r\n" % x.tracestate)
+        ends += 1
     if x.client is not None and x.client.id:
-        lines += consumer_fields(x.client)
+        consumer = consumer_fields(x.client)
+        parts += consumer
+        ends += len(consumer)
     if x.content_length is not None:
-        lines.append(b"content-length: " + x.content_length)
+        parts.append(b"content-length: %b\r\n" % x.content_length)
+        ends += 1
     elif x.has_body:
-        lines.append(b"transfer-encoding: chunked")
+        parts.append(b"transfer-encoding: chunked\r\n")
+        ends += 1
     if x.handshake is not None:
-        lines += (b"%b: %b" % field for field in SWITCH)
-    head = b"\r\n".join(lines)
+        parts.append(encoded(SWITCH))
+        ends += len(SWITCH)
+    head = b"".join(parts)
     # Servers differ in what they let through. One look at the whole: every line end must be one of ours.
-    ends = len(lines) - 1
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in x.query:
         raise Problem("malformed_request", "A field or the query holds a line break, a NUL or a space.")
-    return head + b"\r\n\r\n"
+    return head + b"\r\n"
 
 
 def is_loop(via: bytes) -> bool:
@@ -126,26 +133,17 @@ def is_loop(via: bytes) -> bool:
     return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))
 
 
-def answer_head(status: int, headers: list[Header], added: list[Header], edits: Edits | None = None) -> list[Header]:
+def answer_head(answer: Answer, added: list[Header], edits: Edits | None = None) -> list[Header]:
     """The fields of a service's answer that the client gets, as the route edits them, and ours."""
-    passed: list[Header] = []
-    connection = None
-    for header in headers:
-        if header[0] not in _KEPT_FROM_CLIENT:
-            passed.append(header)
-        elif header[0] == b"connection":
-            said = header[1].lower()
-            connection = said if connection is None else connection + b"," + said
-    if connection is not None and connection not in _ORDINARY_CONNECTION:
-        hop = nominated(connection)
-        passed = [header for header in passed if header[0] not in hop]
-    if status in (204, 304):
-        # Either may name the length of a body that does not come, over which a server stumbles.
-        passed = [header for header in passed if header[0] != b"content-length"]
+    passed = answer.passed
     if edits is not None:
         passed = [*edits.kept(passed), *edits.fields]
     ours = {name for name, _ in added if name != b"via" and name != b"vary"}
-    if any(name in ours for name, _ in passed):
-        passed = [header for header in passed if header[0] not in ours]
-    passed += added
-    return passed
+    return [*(header for header in passed if header[0] not in ours), *added]
+
+
+def answer_lines(answer: Answer, added: list[Header], edits: Edits | None = None) -> bytes:
+    """The same as lines of a head."""
+    if edits is None and not answer.speaks_for_us:
+        return answer.lines + encoded(added)
+    return encoded(answer_head(answer, added, edits))

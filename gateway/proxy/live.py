@@ -47,6 +47,7 @@ class Binding:
         "budget",
         "choices",
         "cors",
+        "direct",
         "gate",
         "host",
         "keeps",
@@ -81,6 +82,11 @@ class Binding:
         self.keeps = retry.body_bytes if route.retries else 0
         self.unwanted = _set(retry.statuses) if route.retries and "status" in retry.on else NO_STATUSES
         self.budget: RetryBudget | None = None
+        self.direct = not (
+            (self.choices or self.mirror or self.unwanted)
+            or (route.redirect.status or route.hedge.after or route.timeouts.total or route.limits.concurrent)
+        )
+        """Whether a request can do without a task of its own: nothing has to run beside it."""
 
 
 @lru_cache(maxsize=1024)

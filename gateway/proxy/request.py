@@ -103,7 +103,9 @@ def _ordinary(block: bytes) -> tuple[Fields, str, int] | None:
     lines = block[:-2].split(b"\r\n")
     if len(lines) > 100:
         return None
-    fields = Fields([(name.lower(), value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]])
+    fields = Fields(
+        [(name.lower(), value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
+    )
     known = fields.known
     if any(name in known for name in _UNUSUAL) or known.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None

@@ -16,11 +16,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
-from gateway.proxy.exchange import Header
 from gateway.proxy.heads import VIA
+from gateway.proxy.request import URL_LIMIT, Header, encoded
 
 VERSIONS: Final = ("1.1", "1.0")
-URL_LIMIT: Final = 8 * 1024
 FIELDS_LIMIT: Final = 32 * 1024
 """Bytes of all header fields together, as they are on the wire."""
 FIELDS_COUNT: Final = 100
@@ -116,11 +115,15 @@ class Server(HttpToolsProtocol):
         self._leaving = True
         self.timeout_keep_alive = LAST_SECONDS  # type: ignore[assignment]  # call_later takes fractions
         if self._is_serving():
-            if not self.cycle.response_started:
-                self.cycle.keep_alive = False
+            self._let_it_be_last()
         elif not self._unread and not self._closing:
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(LAST_SECONDS, self.timeout_keep_alive_handler)
+
+    def _let_it_be_last(self) -> None:
+        """Have the answer that is under way say so, if it has not begun."""
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     # What the parser calls
 
@@ -233,16 +236,19 @@ class Server(HttpToolsProtocol):
             self._say_goodbye(self._farewell)
 
     def _say_goodbye(self, problem: Problem) -> None:
-        self._closing = True
-        self._unset_keepalive_if_required()
-        self._stop_head_timer()
         request_id = b"%032x" % (getrandbits(128) | 1)
         client = self.client[0] if self.client else "somebody"
         self.log.info("refused %s: %s %s", client, problem.code, request_id.decode())
         headers, body = answer_of(problem, request_id)
         headers += [(b"x-request-id", request_id), *self.signature, (b"connection", b"close")]
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[problem.status], encoded(headers), body))
+        self._close_gently()
+
+    def _close_gently(self) -> None:
+        """Close once the client has had time to read: what it still sends would cost it the answer (RFC 9112 §9.6)."""
+        self._closing = True
+        self._unset_keepalive_if_required()
+        self._stop_head_timer()
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)

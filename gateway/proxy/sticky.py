@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.proxy import policies
-from gateway.proxy.exchange import Exchange, Header
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.request import Header
 
 
 class Sticky:

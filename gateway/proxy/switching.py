@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.proxy.exchange import Exchange, Header
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Delivery
 from gateway.proxy.handshake import SWITCH as FIELDS
 from gateway.proxy.heads import answer_head
 from gateway.proxy.live import Binding
+from gateway.proxy.request import Header
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upgrading import SWITCH, UpgradingServer
 
@@ -18,7 +19,7 @@ async def tunnel(binding: Binding, x: Exchange, delivery: Delivery, added: list[
         ClientGone: it did not wait.
     """
     connection = delivery.connection
-    fields = [*answer_head(101, connection.headers, added, binding.answer_edits), *FIELDS]
+    fields = [*answer_head(connection.answer, added, binding.answer_edits), *FIELDS]
     head = b"".join([b"%b: %b\r\n" % field for field in fields])
     server: UpgradingServer = x.extensions[SWITCH]
     here = Tunnel(binding.route.websockets, client_lost=server.connection_lost)

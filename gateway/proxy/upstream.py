@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
 
+from gateway.proxy.answer import Answer, read_answer
 from gateway.proxy.policies import RetryOn
 from gateway.proxy.tls import Secure
 from registry.live.addresses import resolve
@@ -91,8 +92,22 @@ class ClosedEarly(UpstreamError):
     code = "upstream_closed"
 
 
+class Sink(Protocol):
+    """Who is told what happens on a connection, in place of a task that waits for it."""
+
+    def came(self) -> None:
+        """There is an answer, more of it, or an error."""
+
+    def slow(self) -> None:
+        """The instance does not take what is written as fast as it comes."""
+
+    def ready(self) -> None:
+        """It has caught up."""
+
+
 class Connection(asyncio.Protocol):
-    """One connection to an instance."""
+    """One connection to an instance. Once it has `answered`, `answer` is the head, and `sized` tells whether the length
+    of the body is known."""
 
     __slots__ = (
         "_bodiless",
@@ -102,12 +117,14 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_informational",
         "_interim",
+        "_left",
         "_parser",
         "_pool",
         "_reading_paused",
         "_switches",
         "_until_close",
         "_waiter",
+        "answer",
         "answered",
         "complete",
         "error",
@@ -116,11 +133,14 @@ class Connection(asyncio.Protocol):
         "keep_alive",
         "leftover",
         "reused",
+        "sink",
+        "sized",
         "status",
         "transport",
     )
 
     transport: asyncio.Transport
+    answer: Answer
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -128,6 +148,8 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._can_write: asyncio.Future[None] | None = None
         self._reading_paused = False
+        self._left = 0  # bytes of a body of known length that are still to come
+        self.sink: Sink | None = None
         self.reused = False
         self.idle_since = 0.0
         self.complete = True  # no exchange yet
@@ -149,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._informational = self._until_close = False
         self._interim = 0
         self._body: list[bytes] = []
-        self._buffered = self._head_bytes = 0
+        self._buffered = self._head_bytes = self._left = 0
         self.transport.write(request)
 
     def write(self, data: bytes) -> None:
@@ -231,6 +253,38 @@ class Connection(asyncio.Protocol):
             else:
                 self.abort(Malformed("It sent bytes that nobody asked for."))
             return
+        if not (self._took_rest(data) if self._left else self._took_whole_head(data)):
+            self._parse(data)
+        if self.error is not None:
+            self.transport.abort()
+        self._wake()
+
+    def _took_whole_head(self, data: bytes) -> bool:
+        """Read an ordinary answer from its first byte on, of whose body the parser need not see anything either."""
+        if self._head_bytes or self._bodiless or self.answered:
+            return False
+        opening = read_answer(data)
+        if opening is None:
+            return False
+        self.answer, size, self._left = opening
+        self.status = self.answer.status
+        self.answered = self.keep_alive = self.sized = True
+        self.complete = not self._left
+        if len(data) > size:
+            self._took_rest(data[size:])
+        return True
+
+    def _took_rest(self, data: bytes) -> bool:
+        if len(data) > self._left:  # what follows a whole answer is not our business
+            data = data[: self._left]
+            self.keep_alive = False
+        if data:
+            self.on_body(data)
+            self._left -= len(data)
+            self.complete = not self._left
+        return True
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -245,9 +299,6 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_LIMIT:
                 self.error = Malformed(f"The head of its answer is over {HEAD_LIMIT} bytes.")
-        if self.error is not None:
-            self.transport.abort()
-        self._wake()
 
     def _not_http(self, error: Exception) -> None:
         self.keep_alive = False
@@ -266,10 +317,14 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        if self._can_write is None:
+        if self.sink is not None:
+            self.sink.slow()
+        elif self._can_write is None:
             self._can_write = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
+        if self.sink is not None:
+            self.sink.ready()
         if self._can_write is not None:
             if not self._can_write.done():
                 self._can_write.set_result(None)
@@ -303,12 +358,14 @@ class Connection(asyncio.Protocol):
             self.error = Malformed("Its status, a field value or its transfer coding is not acceptable.")
             return
         self.status = status
+        self.answer = Answer(status, self.headers)
         self.answered = True
         self.keep_alive = self._parser.should_keep_alive()
+        self.sized = coding is None and b"content-length" in fields
         if self._bodiless or status in (204, 304):
             self.complete = True
         else:
-            self._until_close = coding is None and b"content-length" not in fields
+            self._until_close = coding is None and not self.sized
 
     def _switch(self) -> None:
         if not self._switches or not self._parser.should_upgrade():
@@ -318,6 +375,7 @@ class Connection(asyncio.Protocol):
         else:
             self._informational = False
             self.status = 101
+            self.answer = Answer(101, self.headers)
             self.answered = self.complete = True
 
     def _has_illegal_value(self) -> bool:
@@ -345,7 +403,9 @@ class Connection(asyncio.Protocol):
             self.complete = self.answered
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.sink is not None:
+            self.sink.came()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:

@@ -1,0 +1,143 @@
+"""The common request, from parser callback to parser callback: no task, no timer, no message on its way.
+
+It takes the same steps as `Gateway.serve`; what has to be waited for (a token, a connection, a further try) goes on in
+a task, from where it is. Measured with 32 connections: 87 us of processor time a request with a task each, 40 us so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from anumate.lib.problem import Problem
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.forwarder import Receive, Send
+from gateway.proxy.heads import answer_lines, request_head
+from gateway.proxy.live import Binding
+from gateway.proxy.paths import read_path
+from gateway.proxy.relay import Client, Relay
+from gateway.proxy.request import Request
+from gateway.proxy.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.proxy.app import Gateway
+
+Steps = Callable[[Receive, Send], Coroutine[Any, Any, None]]
+"""What a task has to do for a request that cannot go on without waiting."""
+
+SWEEP_SECONDS: Final = 0.05
+"""How often deadlines are looked at: by that much one may be passed."""
+
+
+class Direct:
+    """Takes requests from the server, for a gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.now = gateway.now
+        self._relays: set[Relay] = set()
+
+    def take(self, request: Request, client: Client) -> Steps | None:
+        """Begin with a request. None: it is taken care of; else it needs a task to do what is answered."""
+        gateway = self._gateway
+        here = gateway.live.current  # a swap never lands in the middle of a request
+        x = Exchange.of_request(request, client.link, self.now())
+        gateway.admission.whole.inside += 1
+        try:
+            x.path = read_path(request.path)
+            if x.path.matched.startswith("/-/"):
+                return self._task(x, gateway.from_start, x)
+            binding, token = gateway.enter(here, x)
+            if token is not None or not binding.direct or not self._is_at_hand(binding, x, request):
+                return self._task(x, gateway.go_on, binding, token, x)
+            return self._begin(binding, x, request, client)
+        except Problem as problem:
+            self._say(x, client, gateway.refusal(x, problem))
+        except Exception:
+            self._say(x, client, gateway.mistake(x))
+        return None
+
+    def _is_at_hand(self, binding: Binding, x: Exchange, request: Request) -> bool:
+        """Whether nothing but its bytes has to be waited for, and none of them kept."""
+        if not x.has_body:
+            return True
+        if binding.body_bytes and request.length > binding.body_bytes:
+            return False
+        whole = len(request.body) == request.length
+        return whole or bool(request.body and not (binding.keeps and x.method in binding.repeatable))
+
+    def _begin(self, binding: Binding, x: Exchange, request: Request, client: Client) -> Steps | None:
+        gateway = self._gateway
+        head = request_head(binding, x, gateway.peers)
+        chosen = endpoint, permit = gateway.attempts.first(binding, x, binding.shares)
+        connection = endpoint.pool.take()
+        if connection is None or gateway.admission.service(x.tenant, endpoint.service) is not None:
+            if connection is not None:
+                connection.release()
+            return self._task(x, gateway.attempts.go_on, binding, x, head, binding.shares, chosen, None)
+        relay = Relay(self, binding, x, head, endpoint, permit, connection, client)
+        self._relays.add(relay)
+        relay.begin(request)
+        return None
+
+    def _task(self, x: Exchange, step: Callable[..., Coroutine[Any, Any, None]], *known: Any) -> Steps:
+        carry = self._gateway.carry
+
+        def steps(receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+            return carry(x, step(*known, receive, send), send)
+
+        return steps
+
+    def _say(self, x: Exchange, client: Client, own: tuple[int, list[tuple[bytes, bytes]], bytes]) -> None:
+        status, headers, body = own
+        fields = self._gateway.said(x, status, headers, body)
+        self._gateway.leave(x)
+        client.answer(self.now(), status, fields, body)
+
+    # What a relay has to tell
+
+    def over(self, relay: Relay) -> None:
+        """It has come to its end, good or bad."""
+        self._relays.discard(relay)
+        self._gateway.leave(relay.x)
+
+    def failed(self, relay: Relay, error: Exception | None) -> None:
+        """The instance has failed, or (None) its connection was closed under our hands. What had begun to be answered
+        is cut off; for the rest, a task does what is left to do."""
+        self._relays.discard(relay)
+        gateway, x = self._gateway, relay.x
+        if not x.started_answer:
+            chosen = relay.endpoint, relay.permit
+            known = relay.binding, x, relay.head, relay.binding.shares, chosen, error
+            relay.client.go_on(self._task(x, gateway.attempts.go_on, *known))
+            return
+        if isinstance(error, UpstreamError):
+            error.instance = x.instance
+            gateway.blame(x, error)
+        elif isinstance(error, Problem):
+            gateway.refusal(x, error)
+        gateway.leave(x)
+        relay.client.cut()
+
+    def lines(self, relay: Relay) -> bytes:
+        """The fields of the instance's answer that the client gets, and ours."""
+        binding = relay.binding
+        return answer_lines(relay.connection.answer, self._gateway.added(relay.x), binding.answer_edits)
+
+    def missed(self, relay: Relay, error: UpstreamError) -> None:
+        """Have balancing know of a failure."""
+        self._gateway.forwarder.failed(relay.endpoint, relay.permit, relay.started, error)
+
+    @property
+    def leaving(self) -> bool:
+        return self._gateway.node.leaving
+
+    async def run(self) -> None:
+        """Look at deadlines, until it is cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            if self._relays:
+                now = self.now()
+                for relay in tuple(self._relays):
+                    relay.check(now)

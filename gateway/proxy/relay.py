@@ -1,0 +1,252 @@
+"""One request and its answer between two connections, each piece passed on as it comes: by callbacks alone.
+
+As with `forwarder.Delivery`, neither side is read faster than the other takes it, each has its time, and whoever lets
+it pass is the one whose failure it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from anumate_integration_service.breaker import Outcome
+from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.forwarder import STALL_SECONDS, stalled
+from gateway.proxy.guard import Pass
+from gateway.proxy.live import Binding
+from gateway.proxy.recorder import CLIENT_GONE
+from gateway.proxy.request import Header, Link, Request
+from gateway.proxy.upstream import ClosedEarly, Connection, TimedOut, UpstreamError
+
+if TYPE_CHECKING:
+    from gateway.proxy.direct import Direct, Steps
+
+JOINED: Final = 16 * 1024
+"""Bytes that are worth to be copied, to be written with the head in one piece."""
+
+
+class Client(Protocol):
+    """The server's side: the connection that the request came on."""
+
+    link: Link
+    transport: asyncio.Transport
+
+    def begin(self, relay: Relay) -> None:
+        """What still comes of the request's body is the relay's."""
+
+    def answer(self, now: float, status: int, fields: list[Header], body: bytes) -> None:
+        """The whole answer, of the gateway's own."""
+
+    def go_on(self, steps: Steps) -> None:
+        """The relay is over, nothing is answered yet: a task does what is left to do."""
+
+    def relayed(self, now: float, *, close: bool) -> None:
+        """The answer is whole."""
+
+    def cut(self) -> None:
+        """It will not be whole."""
+
+
+class Relay:
+    __slots__ = (
+        *("_asked", "_chunked", "_close", "_deadline", "_direct", "_failed", "_heard", "_held_up", "_left"),
+        *("_client_slow", "_instance_slow", "_whole_body"),
+        *("binding", "client", "connection", "endpoint", "head", "permit", "started", "x"),
+    )
+
+    def __init__(
+        self,
+        direct: Direct,
+        binding: Binding,
+        x: Exchange,
+        head: bytes,
+        endpoint: Endpoint,
+        permit: Pass,
+        connection: Connection,
+        client: Client,
+    ) -> None:
+        self._direct = direct
+        self.binding = binding
+        self.x = x
+        self.head = head
+        self.endpoint = endpoint
+        self.permit = permit
+        self.connection = connection
+        self.client = client
+        self._chunked = self._close = self._failed = self._client_slow = self._instance_slow = False
+        self._held_up = 0.0
+
+    def begin(self, request: Request) -> None:
+        """Send the request, with as much of its body as there is."""
+        x, body = self.x, request.body
+        self._left = request.length - len(body)
+        if x.has_body:
+            x.first_body = {"body": body, "more_body": self._left > 0}
+        now = self.started = self._heard = self._asked = self._direct.now()
+        self._deadline = now + x.timeout
+        self.endpoint.started()
+        self.client.begin(self)
+        self.connection.sink = self
+        self.connection.begin(self.head + body if body else self.head)
+
+    # What the client does
+
+    def more(self, data: bytes) -> None:
+        """A piece of the body."""
+        now = self._direct.now()
+        self._left -= len(data)
+        if not self._instance_slow:
+            self._held_up += now - self._asked
+        self._asked = now
+        self._deadline = now + self.x.timeout  # the instance cannot answer what it has not got
+        self.connection.write(data)
+
+    def gone(self) -> None:
+        """It hung up: nobody's failure."""
+        self.connection.sink = None
+        self.connection.transport.abort()
+        self.endpoint.ended()
+        self.permit.vote(Outcome.CANCELLED, self._direct.now())
+        self.x.status = CLIENT_GONE
+        self._direct.over(self)
+
+    def client_slow(self) -> None:
+        self._client_slow = True
+        self.connection.transport.pause_reading()
+
+    def client_ready(self) -> None:
+        self._client_slow = False
+        self._heard = self._direct.now()
+        self.connection.transport.resume_reading()
+
+    # What the instance does
+
+    def slow(self) -> None:
+        self._instance_slow = True
+        if not self.client.transport.is_closing():
+            self.client.transport.pause_reading()
+
+    def ready(self) -> None:
+        if self._instance_slow:
+            self._instance_slow = False
+            self._asked = self._direct.now()
+            self._deadline = self._asked + self.x.timeout
+            if not self.client.transport.is_closing():
+                self.client.transport.resume_reading()
+
+    def came(self) -> None:
+        connection = self.connection
+        if connection.error is not None:
+            self._fail(connection.error)
+        elif not connection.answered:
+            return
+        elif not self.x.started_answer:
+            self._answer()
+        else:
+            self._heard = self._direct.now()
+            data = connection.take_body()
+            complete = connection.complete
+            if self._chunked:
+                data = _chunk(data, complete)
+            if data:
+                self.client.transport.write(data)
+            if complete:
+                self._end(self._heard)
+
+    def _answer(self) -> None:
+        # Judged by its head: a stream may last for hours, and a trial's permit must not.
+        connection, x, endpoint = self.connection, self.x, self.endpoint
+        now = self._heard = self._direct.now()
+        held_up = self.held_up(now)
+        status = x.status = connection.status
+        failed = self._failed = status >= 500
+        endpoint.reached()
+        endpoint.observed(now, now - self.started - held_up, failed)
+        self.permit.vote(Outcome.FAILURE if failed else Outcome.SUCCESS, now, held_up=held_up)
+        lines = self._direct.lines(self)
+        x.started_answer = True
+        # Rather closed than that the rest of a body is swallowed that nobody reads.
+        unread = self._left > 0
+        self._close = unread or self._direct.leaving
+        if unread:
+            lines += b"connection: close\r\n"
+        body, complete = connection.take_body(), connection.complete
+        if not connection.sized and status not in (204, 304):
+            self._chunked = True
+            lines += b"transfer-encoding: chunked\r\n"
+            body = _chunk(body, complete)
+        head = b"%b%b\r\n" % (STATUS_LINE[status], lines)
+        transport = self.client.transport
+        if len(body) <= JOINED:
+            transport.write(head + body if body else head)
+        else:
+            transport.write(head)
+            transport.write(body)
+        if complete:
+            self._end(now)
+
+    def _end(self, now: float) -> None:
+        connection = self.connection
+        connection.sink = None
+        if self._left:
+            connection.keep_alive = False
+        if self._client_slow:
+            connection.transport.resume_reading()
+        connection.release()
+        self._let_go()
+        if not self._failed:
+            self.endpoint.served()
+        self._direct.over(self)
+        self.client.relayed(now, close=self._close)
+
+    def _let_go(self) -> None:
+        self.endpoint.ended()
+        if self._instance_slow and not self.client.transport.is_closing():
+            self.client.transport.resume_reading()
+
+    def held_up(self, now: float) -> float:
+        """Seconds that the client, not the instance, took."""
+        return self._held_up + self._stall(now)
+
+    def _stall(self, now: float) -> float:
+        return now - self._asked if self._left and not self._instance_slow else 0.0
+
+    # What goes wrong
+
+    def check(self, now: float) -> None:
+        """End it where one side has let its time pass."""
+        connection, x = self.connection, self.x
+        if not x.started_answer:
+            if now >= self._deadline:
+                stall = self._stall(now)
+                late = TimedOut(f"It did not begin to answer within {x.timeout:g} s.")
+                connection.abort(stalled(stall) if stall else late)
+        elif not self._client_slow:
+            idle = self.binding.route.timeouts.idle
+            if now >= max(self._heard, self._asked) + idle:
+                stall = self._stall(now)
+                connection.abort(stalled(stall) if stall else TimedOut(f"Its answer stopped for {idle:g} s."))
+
+    def _fail(self, error: Exception) -> None:
+        connection, x = self.connection, self.x
+        connection.sink = None
+        connection.transport.abort()
+        stall = self._stall(self._direct.now())
+        under_our_hands = isinstance(error, ClosedEarly) and connection.reused and connection.silent
+        if isinstance(error, ClosedEarly) and stall >= STALL_SECONDS and not x.started_answer:
+            error = stalled(stall)
+        self._let_go()
+        if under_our_hands and x.replayable:
+            self._direct.failed(self, None)  # that says nothing about the instance
+            return
+        if isinstance(error, UpstreamError):
+            self._direct.missed(self, error)
+        self._direct.failed(self, error)
+
+
+def _chunk(data: bytes, last: bool) -> bytes:
+    chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return chunk + b"0\r\n\r\n" if last else chunk
