@@ -13,7 +13,8 @@ import urllib.request
 import msgspec
 
 from benchmarks import load
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, cpu_seconds, free_port, memory, rows, wait_until
+from benchmarks.processes import cpu_seconds, memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows, wait_until
 from gateway.proxy import table
 from registry.live import keys
 from registry.live.instances import Document, Endpoint, Key

@@ -9,7 +9,8 @@ import msgspec
 
 from benchmarks import load
 from benchmarks.gateway import PEPPER
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, memory, rows
+from benchmarks.processes import memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows
 from registry.live import keys
 from registry.live.sections import publish
 

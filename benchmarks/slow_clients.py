@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from benchmarks import load
 from benchmarks.gateway import PEPPER, answers, configure
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, memory, rows, wait_until
+from benchmarks.processes import memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows, wait_until
 
 COUNT = 1000
 ROUNDS = 5
