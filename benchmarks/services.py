@@ -13,6 +13,7 @@ from benchmarks.upstream import SIZES
 
 SLOW_MS: Final = 200
 HERE: Final = Path(__file__).parent
+SYSTEM: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Services(NamedTuple):
@@ -34,7 +35,7 @@ def start(stand: Stand) -> Services:
         for path, size in SIZES.items():
             (files / path.decode().strip("/")).write_bytes(b"x" * size)
         config = stand.home / "upstream.conf"
-        config.write_text(fill(HERE / "upstream.conf", home=stand.home, first=first, second=second))
+        config.write_text(fill(HERE / "upstream.conf", {"home": stand.home, "first": first, "second": second}))
         config.parent.chmod(0o711)  # nginx's worker is another user when its master is root
         stand.start(nginx, "-p", str(stand.home), "-c", str(config), core=OTHER, port=second)
     else:
@@ -46,17 +47,13 @@ def start(stand: Stand) -> Services:
 def program(name: str) -> str | None:
     """Where a program is: beside this Python, as wheels bring it, or where the system keeps it."""
     beside = Path(PYTHON).parent / name
-    return (
-        str(beside)
-        if beside.exists()
-        else shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/bin")
-    )
+    return str(beside) if beside.exists() else shutil.which(name, path=SYSTEM)
 
 
-def fill(template: Path, **values: object) -> str:
-    """A configuration with its @names@ filled in; a KeyError for one that has no value."""
+def fill(template: Path, values: Mapping[str, object]) -> str:
     return fill_in(template.read_text(encoding="utf-8"), values)
 
 
 def fill_in(text: str, values: Mapping[str, object]) -> str:
+    """A text with its @names@ filled in. Raises KeyError for one that has no value."""
     return re.sub(r"@([a-z_]+)@", lambda found: str(values[found[1]]), text)

@@ -12,8 +12,8 @@ import time
 
 import uvloop
 
-from benchmarks.registry import body_of, configure, web_worker
 from benchmarks.processes import memory
+from benchmarks.registry import body_of, configure, web_worker
 from benchmarks.stand import OTHER, Stand, rows
 
 WATCHERS = 1_000
