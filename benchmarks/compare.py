@@ -6,21 +6,30 @@ import argparse
 import contextlib
 import json
 import platform
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import checks, ours, services
+from benchmarks.alone import ALONE, Terms
 from benchmarks.peers import PEERS, Peer
+from benchmarks.rounds import Rounds, interleave, table_of
 from benchmarks.services import Services
 from benchmarks.stand import CORES, Stand, free_port
-from benchmarks.stats import Table, ratios, spread
-from benchmarks.workloads import WORKLOADS, Contestant, Sample, Workload
+from benchmarks.stats import Table
+from benchmarks.workloads import WORKLOADS, Contestant, Workload
+from gateway.proxy.table import Strategy, Upstream
 
 OURS: Final = "ours"
-HEADER: Final = ("", "requests/s", "p50 ms", "p99 ms", "failed", "CPU µs", "busy %", "RSS MB", "PSS MB")
-Rounds = dict[str, list[Sample]]
+ALIASES: Final = {name: "routes" for name in ("routes-1", "routes-100", "routes-10000")} | {
+    name: "keys" for name in ("keys-10000", "keys-cold")
+}
+"""Cases that are measured together, so that each has its pair."""
+ON_DEMAND: Final = ("memory",)
+"""What takes long is measured when it is asked for by name."""
 
 
 class Field(NamedTuple):
@@ -52,8 +61,8 @@ def start_ours(stand: Stand, found: Services) -> Contestant:
     routes = [ours.route(1, "orders", "orders"), ours.route(2, "limited", "orders", "few")]
     routes += [ours.route(3, "uneven", "uneven"), ours.route(4, "uneven-health", "uneven-health")]
     routes.append(ours.route(5, "echo", "echo"))
-    balanced = {"orders": "p2c", "uneven": "p2c", "uneven-health": "health_aware"}
-    upstreams = [ours.table.Upstream("default", service, how) for service, how in balanced.items()]  # type: ignore[arg-type]
+    balanced: dict[str, Strategy] = {"orders": "p2c", "uneven": "p2c", "uneven-health": "health_aware"}
+    upstreams = [Upstream("default", service, how) for service, how in balanced.items()]
     ours.publish_routes(stand, [*routes, *ours.others(95)], upstreams=upstreams)
     fast, all_of_them = (found.first, found.second), (found.first, found.second, found.slow)
     ours.register(stand, {"orders": fast, "uneven": all_of_them, "uneven-health": all_of_them, "echo": (found.echo,)})
@@ -79,41 +88,13 @@ def _checked(contestant: Contestant, may_lack: Sequence[str]) -> str:
     return f"{contestant.name} was checked for {', '.join(passed)}."
 
 
-def interleave(contestants: Sequence[Contestant], rounds: int, measure: Callable[[Contestant], Sample]) -> Rounds:
-    """Each in turn, round by round; each round begins with another one."""
-    found: Rounds = {each.name: [] for each in contestants}
-    for number in range(rounds):
-        turn = number % len(contestants)
-        for contestant in [*contestants[turn:], *contestants[:turn]]:
-            found[contestant.name].append(measure(contestant))
-    return found
-
-
-def table_of(title: str, found: Rounds, first: str = "") -> Table:
-    """Medians, and what `first` is to each of the others: the median of its ratios and their range."""
-    first = first or next(iter(found))
-    lines = []
-    for name, samples in found.items():
-        middle = [spread(column).middle for column in zip(*samples, strict=True)]
-        line = [name, f"{middle[0]:,.0f}", f"{middle[1]:.2f}", f"{middle[2]:.2f}", f"{sum(s.failed for s in samples)}"]
-        line += [f"{middle[4]:,.1f}", *(f"{value:.0f}" for value in middle[5:8])]
-        lines.append(line + (_ratios(found[first], samples) if name != first else ["", "", ""]))
-    header = (*HEADER, *(f"{first}/it {what}" for what in ("requests/s", "CPU", "p99")))
-    return Table(title, header if len(found) > 1 else HEADER, [line[: None if len(found) > 1 else 9] for line in lines])
-
-
-def _ratios(mine: Sequence[Sample], theirs: Sequence[Sample]) -> list[str]:
-    return [
-        str(ratios([getattr(each, name) for each in mine], [getattr(each, name) for each in theirs]))
-        for name in ("per_second", "cpu_us", "p99_ms")
-    ]
-
-
 def compared(name: str, workload: Workload, field: Field, rounds: int, seconds: float) -> tuple[Table, Rounds]:
-    contestants = [variant for each in field.contestants for variant in workload.variants(each)]
+    mine = field.contestants[0]
+    contestants = [mine, *workload.varied(mine), *field.contestants[1:]]
     for each in contestants:
-        workload.measure(each, 1)  # connections, caches and branch predictors
-    found = interleave(contestants, rounds, lambda each: workload.measure(each, seconds))
+        workload.send(each, 1)  # so that connections and caches are warm
+    cases = {each.name: partial(workload.measure, each, seconds) for each in contestants}
+    found = interleave(cases, rounds)
     return table_of(f"{name}: {workload.about}", found), found
 
 
@@ -127,39 +108,64 @@ def machine() -> str:
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks peers", description=__doc__)
-    names = [peer.name for peer in PEERS]
-    parser.add_argument("--peer", action="append", choices=[*names, "none"], help="again for more; else all of them")
-    parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="again for more; else all of them")
+    peers = [*(peer.name for peer in PEERS), "none"]
+    names = [*WORKLOADS, *ALONE, *ALIASES]
+    parser.add_argument("--peer", action="append", choices=peers, help="again for more; none of them; else all")
+    parser.add_argument("--workload", action="append", choices=names, help="again for more; else all but memory")
     parser.add_argument("--rounds", type=int, default=5, choices=range(1, 101), metavar="1..100")
     parser.add_argument("--seconds", type=int, default=5, choices=range(1, 601), metavar="1..600")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the workload memory")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     return parser.parse_args(arguments)
 
 
+def results(chosen: argparse.Namespace, notes: list[str]) -> Iterator[tuple[str, Table, Rounds]]:
+    """Each workload as soon as it is measured. `notes` takes up what was checked."""
+    asked = [ALIASES.get(name, name) for name in chosen.workload or [*WORKLOADS, *ALONE] if name not in ON_DEMAND]
+    asked += [name for name in chosen.workload or () if name in ON_DEMAND]
+    names = list(dict.fromkeys(asked))
+    if shared := [name for name in names if name in WORKLOADS]:
+        peers = [peer for peer in PEERS if chosen.peer is None or peer.name in chosen.peer]
+        with field_of(peers) as field:
+            notes += field.notes
+            print("\n".join(field.notes), flush=True)
+            for name in shared:
+                yield name, *compared(name, WORKLOADS[name], field, chosen.rounds, chosen.seconds)
+    terms = Terms(chosen.rounds, chosen.seconds, chosen.minutes)
+    for name in names:
+        if name in ALONE:
+            for table, found in ALONE[name](terms):
+                yield name, table, found
+
+
 def main(arguments: Sequence[str] = ()) -> None:
     chosen = options(arguments)
-    peers = [peer for peer in PEERS if chosen.peer is None or peer.name in chosen.peer]
-    report: dict[str, Any] = {"machine": machine(), "notes": [], "workloads": {}}
-    tables: list[Table] = []
-
-    def tell(table: Table) -> None:
-        tables.append(table)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
+    where, notes, tables = machine(), list[str](), list[Table]()
+    workloads: dict[str, Any] = {}
+    print(where, flush=True)
+    for name, table, found in results(chosen, notes):
         print(f"\n{table.text()}", flush=True)
-
-    print(report["machine"], flush=True)
-    with field_of(peers) as field:
-        report["notes"] = field.notes
-        print("\n".join(field.notes), flush=True)
-        for name in chosen.workload or WORKLOADS:
-            table, found = compared(name, WORKLOADS[name], field, chosen.rounds, chosen.seconds)
-            tell(table)
-            report["workloads"][name] = {who: [each._asdict() for each in samples] for who, samples in found.items()}
+        tables.append(table)
+        workloads.setdefault(name, []).append(as_data(table, found))
     if chosen.json:
-        chosen.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        report = {"machine": where, "notes": notes, "workloads": workloads}
+        chosen.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if chosen.markdown:
-        head = [report["machine"], "", *(f"- {note}" for note in report["notes"])]
-        chosen.markdown.write_text("\n\n".join(["\n".join(head), *(each.markdown() for each in tables)]) + "\n")
+        chosen.markdown.write_text(as_markdown(where, notes, tables), encoding="utf-8")
+
+
+def as_data(table: Table, found: Rounds) -> dict[str, Any]:
+    """Every sample, and for what has none the table."""
+    if not found:
+        return {"title": table.title, "lines": [dict(zip(table.header, line, strict=True)) for line in table.lines]}
+    return {"title": table.title, "rounds": {who: [each._asdict() for each in all_of] for who, all_of in found.items()}}
+
+
+def as_markdown(where: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
+    said = "\n".join([f"Measured on {where}.", "", *(f"- {note}" for note in notes)])
+    return "\n\n".join([said.rstrip(), *(each.markdown() for each in tables)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Load on one address: `wrk` where it is installed, else a generator of our own on asyncio.
+"""Load on one address: `wrk` where it is installed, else a generator of our own on asyncio; and WebSocket messages.
 
 `python -m benchmarks.load` reads a plan as JSON from standard input and prints the result as JSON.
 """
@@ -22,6 +22,15 @@ from urllib.parse import urlsplit
 from benchmarks.stand import PYTHON, pinned
 from benchmarks.stats import percentile
 
+MESSAGE: Final = b"x" * 64
+FRAME: Final = b"\x82" + bytes((0x80 | len(MESSAGE),)) + bytes(4) + MESSAGE
+"""Masked with nothing: a mask of zeros is one as any other, and costs the load no time."""
+UPGRADE: Final = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SCRIPT: Final = """\
@@ -49,10 +58,18 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
+    """`failed` of the `total` were answered with 400 or more, or not at all."""
+
     per_second: float
     p50_ms: float
     p99_ms: float
     failed: int
+    total: int = 0
+    elapsed: float = 0.0
+
+    @property
+    def cells(self) -> tuple[float, ...]:
+        return self[:4]
 
 
 def run(
@@ -114,11 +131,13 @@ def read_wrk(text: str) -> Result:
         number, unit = re.search(rf"{part}%\s+([\d.]+)(us|ms|s|m)\b", text).groups()  # type: ignore[union-attr]
         return round(float(number) * UNITS[unit], 3)
 
+    total, elapsed, unit = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)\b", text).groups()  # type: ignore[union-attr]
     per_second = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])  # type: ignore[index]
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     failed = (int(refused[1]) if refused else 0) + (sum(map(int, errors.groups())) if errors else 0)
-    return Result(per_second, milliseconds("50"), milliseconds("99"), failed)
+    seconds = float(elapsed) * UNITS[unit] / 1000
+    return Result(per_second, milliseconds("50"), milliseconds("99"), failed, int(total), seconds)
 
 
 def encode(request: Request, host: str, headers: Mapping[str, str]) -> bytes:
@@ -130,6 +149,22 @@ def encode(request: Request, host: str, headers: Mapping[str, str]) -> bytes:
         fields |= {"Content-Length": str(len(body))}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"{request.method} {request.path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def exchange_messages(
+    base: str, path: str, *, core: int, seconds: float = 5, connections: int = 32, headers: Mapping[str, str]
+) -> Result:
+    """Send a short message on each WebSocket connection as soon as the one before came back."""
+    request = Request("GET", path, headers={**UPGRADE, **headers})
+    plan = {"base": base, "requests": [request], "seconds": seconds, "connections": connections, "messages": True}
+    done = subprocess.run(
+        pinned(core, [PYTHON, "-m", "benchmarks.load"]),
+        input=json.dumps({**plan, "headers": None}),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return Result(**json.loads(done.stdout))
 
 
 class _Client(asyncio.Protocol):
@@ -178,28 +213,59 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
+class _Speaker(_Client):
+    """Asks once to switch, and then sends a message whenever the one before has come back."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.missing < 0:
+            self.head += data
+            if self.head.find(b"\r\n\r\n") < 0:
+                return
+            if not self.head.startswith(b"HTTP/1.1 101"):
+                self.failed += 1
+                self.transport.close()
+                return
+            self._speak()
+            return
+        self.missing -= len(data)
+        if self.missing <= 0:
+            now = time.perf_counter()
+            self.times.append(now - self.asked)
+            if now < self.until:
+                self._speak()
+            else:
+                self.transport.close()
+
+    def _speak(self) -> None:
+        self.asked, self.missing = time.perf_counter(), len(MESSAGE) + 2
+        self.transport.write(FRAME)
+
+
 async def _measure(plan: Mapping[str, Any]) -> Result:
     parts = urlsplit(plan["base"])
     encoded = [encode(Request(*each), parts.netloc, plan["headers"] or {}) for each in plan["requests"]]
     requests, times = cycle(encoded), list[float]()
     started, seconds = time.perf_counter(), plan["seconds"]
     loop = asyncio.get_running_loop()
+    client_class = _Speaker if plan.get("messages") else _Client
 
     async def keep_asking() -> int:
         failed = 0
         while True:
             _, client = await loop.create_connection(
-                lambda: _Client(requests, times, started + seconds), parts.hostname, parts.port
+                lambda: client_class(requests, times, started + seconds), parts.hostname, parts.port
             )
             await client.done
             failed += client.failed
-            if time.perf_counter() >= started + seconds:
+            if client_class is _Speaker or time.perf_counter() >= started + seconds:
                 return failed
 
     failed = sum(await asyncio.gather(*(keep_asking() for _ in range(plan["connections"]))))
     elapsed = time.perf_counter() - started
+    if not times:
+        raise SystemExit(f"{plan['base']} answered nothing")
     p50, p99 = (round(percentile(times, part) * 1000, 3) for part in (0.5, 0.99))
-    return Result(round(len(times) / elapsed, 1), p50, p99, failed)
+    return Result(round(len(times) / elapsed, 1), p50, p99, failed, len(times), elapsed)
 
 
 if __name__ == "__main__":
