@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import algorithms, gateway, health, registry, restart, slow_clients, watchers
+from benchmarks import algorithms, compare, gateway, health, registry, restart, slow_clients, watchers
 from benchmarks.stand import CORES
 
 SUITES: dict[str, Callable[[], None]] = {
@@ -18,7 +18,9 @@ SUITES: dict[str, Callable[[], None]] = {
     "watch": watchers.main,
 }
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1:2] == ["peers"]:
+    compare.main(sys.argv[2:])
+elif __name__ == "__main__":
     wanted = sys.argv[1:] or list(SUITES)
     if unknown := [name for name in wanted if name not in SUITES]:
         sys.exit(f"{', '.join(unknown)}: there are {', '.join(SUITES)}")

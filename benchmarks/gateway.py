@@ -10,40 +10,20 @@ import sys
 import urllib.error
 import urllib.request
 
-import msgspec
+from benchmarks import load, ours
+from benchmarks.ours import PEPPER
+from benchmarks.processes import cpu_seconds, memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows, wait_until
 
-from benchmarks import load
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, cpu_seconds, free_port, memory, rows, wait_until
-from gateway.proxy import table
-from registry.live import keys
-from registry.live.instances import Document, Endpoint, Key
-from registry.live.sections import publish
-from registry.live.store import SyncStore
-
-PEPPER = "a pepper for benchmarks"
 SECONDS = 5
 
 
 def configure(stand: Stand, ports: list[int], routes: int) -> str:
     """Publish keys and routes, register the instances; answers a key."""
-    public_id, key = keys.make()
-    record = keys.KeyRecord(public_id, "bench", "default", keys.secret_hash(PEPPER, key), ("gateway:invoke",))
-    _publish(stand, "keys", msgspec.json.encode(keys.KeySection((record,))))
-    _publish(stand, "tenants", msgspec.json.encode(keys.TenantSection((keys.TenantRecord("default"),))))
-    limit = table.RateLimit("default", "plenty", 1_000_000.0, 1_000_000, "key")
-    orders = (table.Target("orders"),)
-    found = [table.Route(1, "orders", "default", orders, path="/orders", rate_limits=("plenty",))]
-    found += [table.Route(n, f"r{n}", "default", orders, path=f"/area{n % 97}/r{n}") for n in range(2, routes + 1)]
-    _publish(stand, "routes", table.encode(table.RoutingTable(1, tuple(found), (), (limit,))))
-    store = SyncStore(stand.redis)
-    for port in ports:
-        endpoints = {"http": Endpoint("http", "127.0.0.1", port)}
-        store.register(Key("default", "orders", f"i{port}"), Document(endpoints=endpoints, lease_ttl=3600))
+    key = ours.publish_keys(stand)[0]
+    ours.publish_routes(stand, [ours.route(1, "orders", "orders"), *ours.others(routes - 1)])
+    ours.register(stand, {"orders": ports})
     return key
-
-
-def _publish(stand: Stand, name: str, body: bytes) -> None:
-    publish(stand.redis, name, origin="bench", revision=1, body=body)
 
 
 def answers(url: str, key: str) -> bool:
@@ -71,8 +51,8 @@ def main(routes: int = 100) -> None:
         many = load.run(url, core=OTHER, seconds=SECONDS, headers=headers)
         used = cpu_seconds(process.pid) - before
         rss, pss = memory(process.pid)
-    lines = [("the service itself, 32 connections", *raw), ("gateway, 1 connection", *one)]
-    lines.append(("gateway, 32 connections", *many))
+    lines = [("the service itself, 32 connections", *raw.cells), ("gateway, 1 connection", *one.cells)]
+    lines.append(("gateway, 32 connections", *many.cells))
     rows(f"Gateway: one worker on one core, {routes} routes", ("", "requests/s", "p50 ms", "p99 ms", "failed"), lines)
     # What it would do with its core to itself, also on a machine that is busy with other things.
     print(f"  {many.per_second * SECONDS / used:,.0f} requests for each second of processor time")

@@ -8,8 +8,9 @@ import subprocess
 import msgspec
 
 from benchmarks import load
-from benchmarks.gateway import PEPPER
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, memory, rows
+from benchmarks.ours import PEPPER
+from benchmarks.processes import memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows
 from registry.live import keys
 from registry.live.sections import publish
 
@@ -28,15 +29,22 @@ def main() -> None:
             return load.send(base, requests, core=OTHER, seconds=SECONDS, headers=headers)
 
         names = [(f"service-{number // PER_SERVICE}", f"i{number}") for number in range(INSTANCES)]
-        register = send([("POST", "/v1/services/register", body_of(*name)) for name in names])
+        register = send([load.Request("POST", "/v1/services/register", body_of(*name)) for name in names])
         beat = send(
-            [("PUT", f"/v1/services/{service}/{id}/heartbeat", "") for service, id in names[: PER_SERVICE * 100]]
+            [
+                load.Request("PUT", f"/v1/services/{service}/{id}/heartbeat")
+                for service, id in names[: PER_SERVICE * 100]
+            ]
         )
         discover = send(
-            [("GET", f"/v1/services?service_name={service}", "") for service, _ in names[:1000:PER_SERVICE]]
+            [load.Request("GET", f"/v1/services?service_name={service}") for service, _ in names[:1000:PER_SERVICE]]
         )
         rss, pss = memory(web.pid)
-    lines = [("register", *register), ("heartbeat", *beat), (f"discover {PER_SERVICE} instances", *discover)]
+    lines = [
+        ("register", *register.cells),
+        ("heartbeat", *beat.cells),
+        (f"discover {PER_SERVICE} instances", *discover.cells),
+    ]
     header = ("", "requests/s", "p50 ms", "p99 ms", "failed")
     rows(f"Registry: one web worker on one core, up to {INSTANCES} instances, 32 connections", header, lines)
     rows("Memory after the run", ("", "RSS MB", "PSS MB"), [("web worker", f"{rss:.0f}", f"{pss:.0f}")])

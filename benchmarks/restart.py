@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 
-from benchmarks.gateway import PEPPER, answers, configure
+from benchmarks.gateway import answers, configure
+from benchmarks.ours import PEPPER
 from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows, wait_until
 
 ROUNDS = 5

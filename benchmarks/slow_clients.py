@@ -11,8 +11,10 @@ import statistics
 from collections.abc import Iterator
 
 from benchmarks import load
-from benchmarks.gateway import PEPPER, answers, configure
-from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, memory, rows, wait_until
+from benchmarks.gateway import answers, configure
+from benchmarks.ours import PEPPER
+from benchmarks.processes import memory
+from benchmarks.stand import MEASURED, OTHER, PYTHON, Stand, free_port, rows, wait_until
 
 COUNT = 1000
 ROUNDS = 5
@@ -65,4 +67,4 @@ def main() -> None:
 
 
 def _middle(results: list[load.Result]) -> tuple[float, ...]:
-    return tuple(round(statistics.median(column), 3) for column in zip(*results, strict=True))
+    return tuple(round(statistics.median(column), 3) for column in zip(*(each.cells for each in results), strict=True))

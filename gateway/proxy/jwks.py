@@ -68,7 +68,7 @@ def _jwks_keys(text: str) -> Keys:
     try:
         said = msgspec.json.decode(text)
         documents = said["keys"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError):
         raise Unusable("It is no JWKS document.") from None
     if not isinstance(documents, list) or len(documents) > MAX_KEYS:
         raise Unusable(f"It is no JWKS document of up to {MAX_KEYS} keys.")
@@ -148,7 +148,7 @@ async def _read(answer: httpx.Response) -> bytes:
         if answer.status_code != 200:
             raise Unusable(f"It answered {answer.status_code}.")
         body = b""
-        async for piece in answer.aiter_bytes():
+        async for piece in answer.aiter_raw():  # as it came: what was packed small could be of any size
             body += piece
             if len(body) > MAX_BYTES:
                 raise Unusable(f"It has more than {MAX_BYTES} bytes.")

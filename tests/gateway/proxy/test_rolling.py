@@ -7,6 +7,7 @@ import io
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,12 +16,15 @@ import pytest
 from anumate.stack import programs
 from anumate.stack.console import Console
 from anumate.stack.preflight import free_port
-from anumate.stack.process import Child
+from anumate.stack.process import Child, StartError
 from anumate.stack.rolling import Rolling
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import PEPPER, World, a_route
 
 WORKERS = 2
+APP = "anumate_integration_service.app:gateway"
+CODE = "from anumate_integration_service.app import gateway\n"
+BROKEN = "raise RuntimeError('half a deployment')\n"
 CLIENTS = 4
 
 
@@ -36,7 +40,14 @@ class Platform:
             "DEFAULT_RATE_LIMIT": "0",
             "PYTHONUNBUFFERED": "1",
         }
+        environ["PYTHONPATH"] = str(home)
+        home.mkdir(exist_ok=True)
+        self.code = home / "served.py"
+        self.code.write_text(CODE)
         program = programs.gateway(environ, "127.0.0.1", self.port, WORKERS, "info")
+        argv = tuple("served:gateway" if each == APP else each for each in program.argv)
+        assert argv != program.argv
+        program = replace(program, argv=argv)
         self.child = Child(program, Console(io.StringIO()), home / "logs")
         self.rolling = Rolling(self.child, 30.0)
         self.drained = 0
@@ -104,3 +115,31 @@ async def test_gunicorns_own_reload_loses_none_either(platform: Platform) -> Non
     await eventually(lambda: len(set(platform.rolling.serving) - old) == WORKERS, seconds=30, what="new workers")
     await platform.enough()
     assert set(platform.answers) == {200}
+
+
+async def test_code_that_cannot_be_imported_leaves_the_old_workers_serving(platform: Platform) -> None:
+    old = list(platform.rolling.serving)
+    platform.code.write_text(BROKEN)
+    for _ in range(2):  # an operator tries again
+        with pytest.raises(StartError, match=r"worker \d+ cannot start, the others serve on: .*half a deployment"):
+            await platform.rolling.replace()
+    assert platform.rolling.serving == old
+    platform.code.write_text(CODE)
+    await platform.rolling.replace()
+    await platform.enough()
+    assert set(platform.answers) == {200}
+    assert len(platform.rolling.serving) == WORKERS
+    assert not set(old) & set(platform.rolling.serving)
+
+
+async def test_a_first_worker_that_cannot_be_imported_ends_the_start(platform: Platform, world: World) -> None:
+    other = Platform(world, platform.code.parent / "other")
+    other.code.write_text(BROKEN)
+    ended = asyncio.Event()
+    other.child.listeners.append(lambda line: ended.set() if "Worker failed to boot" in line else None)
+    other.clients = []
+    await other.child.start()
+    try:
+        await asyncio.wait_for(ended.wait(), 30)
+    finally:
+        await other.stop()

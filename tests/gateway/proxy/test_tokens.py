@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hmac
 import json
 import re
@@ -336,12 +337,17 @@ async def test_keys_are_fetched_from_no_metadata_service(host: str) -> None:
     assert not source.keys
 
 
+PACKED = gzip.compress(b" " * 50_000_000)
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
         (b"HTTP/1.1 200 OK\r\ncontent-length: 600000\r\n\r\n" + b" " * 600_000, "more than 524288 bytes"),
         (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + json.dumps({"keys": [{}] * 101}).encode(), "100 keys"),
         (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", "no JWKS document"),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + b"[" * 400_000, "no JWKS document"),
+        (b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: gzip\r\n\r\n" + PACKED, "decode"),
         (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n", "answered 302"),
         (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\xff\xfe", "decode"),
         (b"", "disconnected"),
