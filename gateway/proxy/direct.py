@@ -36,7 +36,7 @@ class Direct:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.now = gateway.now
-        self._relays: set[Relay] = set()
+        self.relays: set[Relay] = set()
 
     def take(self, request: Request, client: Client) -> Steps | None:
         """Begin with a request. None: it is taken care of; else it needs a task to do what is answered."""
@@ -77,7 +77,7 @@ class Direct:
                 connection.release()
             return self._task(x, gateway.attempts.go_on, binding, x, head, binding.shares, chosen, None)
         relay = Relay(self, binding, x, head, endpoint, permit, connection, client)
-        self._relays.add(relay)
+        self.relays.add(relay)
         relay.begin(request)
         return None
 
@@ -99,13 +99,13 @@ class Direct:
 
     def over(self, relay: Relay) -> None:
         """It has come to its end, good or bad."""
-        self._relays.discard(relay)
+        self.relays.discard(relay)
         self._gateway.leave(relay.x)
 
     def failed(self, relay: Relay, error: Exception | None) -> None:
         """The instance has failed, or (None) its connection was closed under our hands. What had begun to be answered
         is cut off; for the rest, a task does what is left to do."""
-        self._relays.discard(relay)
+        self.relays.discard(relay)
         gateway, x = self._gateway, relay.x
         if not x.started_answer:
             chosen = relay.endpoint, relay.permit
@@ -137,7 +137,7 @@ class Direct:
         """Look at deadlines, until it is cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            if self._relays:
+            if self.relays:
                 now = self.now()
-                for relay in tuple(self._relays):
+                for relay in tuple(self.relays):
                     relay.check(now)

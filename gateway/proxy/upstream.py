@@ -275,9 +275,10 @@ class Connection(asyncio.Protocol):
         return True
 
     def _took_rest(self, data: bytes) -> bool:
-        if len(data) > self._left:  # what follows a whole answer is not our business
+        if len(data) > self._left:  # what follows a whole answer is not our business; empty lines are nothing
+            if data[self._left :].strip(b"\r\n"):
+                self.keep_alive = False
             data = data[: self._left]
-            self.keep_alive = False
         if data:
             self.on_body(data)
             self._left -= len(data)
