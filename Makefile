@@ -55,7 +55,7 @@ generated: install
 # Newest versions that pyproject.toml allows, as plain name==version lines.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --upgrade '.[dev]'
+	build/lock/bin/python -m pip install --quiet --upgrade '.[dev,bench]'
 	build/lock/bin/python -m pip freeze --exclude anumate-integration-service > constraints.txt
 	rm -rf build/lock
 
