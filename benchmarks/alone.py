@@ -37,7 +37,7 @@ Report = tuple[Table, Rounds]
 
 @contextlib.contextmanager
 def serving(
-    routes: int = 100, keys: int = 1, workers: int = 1, *command: str
+    routes: int = 100, keys: int = 1, workers: int = 1, command: Sequence[str] = ()
 ) -> Iterator[tuple[Contestant, list[str]]]:
     """A gateway with so much in its tables, on a Valkey of its own, before services of its own; and its keys."""
     with Stand() as stand:

@@ -6,8 +6,6 @@ import argparse
 import contextlib
 import json
 import platform
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -141,7 +139,6 @@ def results(chosen: argparse.Namespace, notes: list[str]) -> Iterator[tuple[str,
 
 def main(arguments: Sequence[str] = ()) -> None:
     chosen = options(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended
     where, notes, tables = machine(), list[str](), list[Table]()
     workloads: dict[str, Any] = {}
     print(where, flush=True)
@@ -166,7 +163,3 @@ def as_data(table: Table, found: Rounds) -> dict[str, Any]:
 def as_markdown(where: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
     said = "\n".join([f"Measured on {where}.", "", *(f"- {note}" for note in notes)])
     return "\n\n".join([said.rstrip(), *(each.markdown() for each in tables)]) + "\n"
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -38,7 +38,7 @@ def serve(ports: Queue[int], core: int) -> None:
     uvloop.run(forever())
 
 
-def main(instances: int = 5_000) -> None:
+def main(instances: int = 10_000) -> None:
     cores = sorted(os.sched_getaffinity(0))
     ports: Queue[int] = multiprocessing.Queue()
     targets = multiprocessing.Process(target=serve, args=(ports, cores[-1]), daemon=True)

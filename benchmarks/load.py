@@ -39,6 +39,7 @@ function init()
   local file = assert(io.open("{path}", "rb"))
   for number, length in ipairs({{{lengths}}}) do requests[number] = file:read(length) end
   file:close()
+  turn = #requests - 1 -- wrk asks once before it begins, and throws that one away
 end
 function request()
   turn = turn % #requests + 1

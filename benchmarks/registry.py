@@ -30,12 +30,8 @@ def main() -> None:
 
         names = [(f"service-{number // PER_SERVICE}", f"i{number}") for number in range(INSTANCES)]
         register = send([load.Request("POST", "/v1/services/register", body_of(*name)) for name in names])
-        beat = send(
-            [
-                load.Request("PUT", f"/v1/services/{service}/{id}/heartbeat")
-                for service, id in names[: PER_SERVICE * 100]
-            ]
-        )
+        known = names[: PER_SERVICE * 100]
+        beat = send([load.Request("PUT", f"/v1/services/{service}/{id}/heartbeat") for service, id in known])
         discover = send(
             [load.Request("GET", f"/v1/services?service_name={service}") for service, _ in names[:1000:PER_SERVICE]]
         )
