@@ -27,8 +27,8 @@ from gateway.proxy.table import RoutingTable, Upstream, encode
 from gateway.proxy.upstream import Connection
 from registry.live import keys
 
-REQUESTS = 20_000
-ROUNDS = 7
+REQUESTS = 500
+ROUNDS = 120
 BODY = b'{"id": 7, "status": "open", "total": 42.5, "currency": "EUR"}'
 ANSWER = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sat, 28 Nov 2026 02:00:00 GMT\r\nContent-Type: application/json\r\n"
@@ -84,14 +84,14 @@ class Pipeline:
         )
 
     def run(self, heads: list[bytes]) -> float:
-        """Seconds for each of them to be answered."""
+        """Seconds of processor time that it takes to answer them."""
         server, relays = self.server, self.gateway.direct.relays
-        began = time.perf_counter()
+        began = time.thread_time()
         for head in heads:
             server.data_received(head)
             (relay,) = relays
             relay.connection.data_received(ANSWER)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     def _grant(self, id: str) -> None:
         """Let the key have tokens, as if Redis had just leased them."""
@@ -106,15 +106,16 @@ async def _measure(profile: bool) -> None:
     same, different = [here.head(7)] * REQUESTS, [here.head(number) for number in range(REQUESTS)]
     if profile:
         with cProfile.Profile() as found:
-            here.run(same)
-        pstats.Stats(found).sort_stats("tottime").print_stats(45)
+            for _ in range(ROUNDS):
+                here.run(same)
+        pstats.Stats(found).sort_stats("tottime").print_stats(110)
         return
     seen: dict[str, list[float]] = {"the same head": [], "another head each time": []}
     for _ in range(ROUNDS):
         for name, heads in zip(seen, (same, different), strict=True):
             seen[name].append(here.run(heads) / REQUESTS * 1e6)
-    lines = [(name, f"{sorted(costs)[ROUNDS // 2]:.1f}", f"{min(costs):.1f}") for name, costs in seen.items()]
-    rows("The gateway's own part of a request, in us", ("", "median", "least"), lines)
+    lines = [(name, f"{sorted(costs)[ROUNDS // 10]:.1f}", f"{sorted(costs)[ROUNDS // 2]:.1f}") for name, costs in seen.items()]
+    rows("The gateway's own part of a request, in us", ("", "quiet", "median"), lines)
 
 
 def main(*arguments: str) -> None:

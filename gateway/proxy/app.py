@@ -349,12 +349,11 @@ class Gateway:
         self.balancer.close()
 
     async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.balancer.refresh_due()
             for endpoint in self.balancer.endpoints():
-                endpoint.pool.reap(loop.time())
+                endpoint.pool.reap(self.now())
 
 
 def _answer_of(problem: Problem, x: Exchange) -> Own:

@@ -16,7 +16,7 @@ from gateway.proxy.admission import Admission
 from gateway.proxy.balancer import Balancer, Share
 from gateway.proxy.bodies import Kept, bounded, first_piece
 from gateway.proxy.canary import chosen as asked_for
-from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import NO_STATUSES, Exchange
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard, Pass
@@ -116,7 +116,7 @@ class Attempts:
         endpoint = self._balancer.pick(shares, now, key, tried, x)
         if endpoint is None:
             return None
-        x.service, x.instance = endpoint.service, name_of(endpoint)
+        x.service, x.instance = endpoint.service, endpoint.name
         return endpoint, self._guard.enter(x.tenant, endpoint.service, now, permit)
 
     async def go_on(
@@ -194,7 +194,7 @@ class Attempts:
         self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: Sequence[str]
     ) -> Callable[[], Endpoint | None]:
         """Gives further instances of the target that was chosen, as long as the budget pays for them."""
-        met = [*tried, name_of(endpoint)]
+        met = [*tried, endpoint.name]
 
         def another() -> Endpoint | None:
             now = self._now()
@@ -202,7 +202,7 @@ class Attempts:
             found = self._balancer.pick((share,), now, "", met) if share else None
             if found is None or not (binding.budget is None or binding.budget.withdraw(now)):
                 return None
-            met.append(name_of(found))
+            met.append(found.name)
             return found
 
         return another

@@ -15,7 +15,7 @@ from packaging.specifiers import InvalidSpecifier
 from anumate.lib import clock
 from anumate_integration_service.balancing import STRATEGIES, Random, Strategy
 from gateway.proxy import tls
-from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.outlier import Outliers
 from gateway.proxy.rendezvous import digest, favourite
@@ -247,7 +247,7 @@ class Balancer:
 def _left(shares: tuple[Share, ...], now: float, tried: Collection[str]) -> list[Endpoint]:
     """Who may still be tried, of all targets that take any request; who rests only where nobody else is left."""
     usable = [group for group, weight in shares if weight or len(shares) == 1]
-    left = [endpoint for group in usable for endpoint in group.endpoints if name_of(endpoint) not in tried]
+    left = [endpoint for group in usable for endpoint in group.endpoints if endpoint.name not in tried]
     return [endpoint for endpoint in left if endpoint.rests_until <= now] or left
 
 

@@ -31,6 +31,7 @@ class Endpoint(Candidate):
         "digest",
         "failed_in_a_row",
         "left_out_for",
+        "name",
         "outliers",
         "pool",
         "rests_until",
@@ -41,6 +42,8 @@ class Endpoint(Candidate):
     def __init__(self, service: str, id: str, weight: int, pool: Pool, zone: str = "") -> None:
         super().__init__(id, weight)
         self.service = service
+        self.name = f"{service}/{id}"
+        """How people are told which instance it was."""
         self.pool = pool
         self.zone = zone
         self.digest = digest(id)
@@ -93,7 +96,3 @@ class Endpoint(Candidate):
             return 1.0
         return max(COLDEST, (now - self._warms_from) / (self._warms_until - self._warms_from))
 
-
-def name_of(endpoint: Endpoint) -> str:
-    """How people are told which instance it was."""
-    return f"{endpoint.service}/{endpoint.id}"

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from anumate.lib.clock import Clock
-from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Delivery, Forwarder, Receive, Send
 from gateway.proxy.guard import Pass
@@ -49,7 +49,7 @@ class Hedge:
             self._start(first, receive)
             task = await self._first_answer(another, permit, receive)
             endpoint, started = self._running[task]
-            self._x.service, self._x.instance = endpoint.service, name_of(endpoint)
+            self._x.service, self._x.instance = endpoint.service, endpoint.name
             await self._forwarder.answer(self._binding, self._x, task.result(), endpoint, permit, started, send)
         finally:
             await self._end()
@@ -74,7 +74,7 @@ class Hedge:
                 endpoint, started = self._running.pop(task)
                 endpoint.ended()
                 if isinstance(error, UpstreamError):
-                    error.instance = name_of(endpoint)
+                    error.instance = endpoint.name
                     self._forwarder.failed(endpoint, permit, started, error)
                 if not self._running or not isinstance(error, UpstreamError):
                     raise error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from gateway.proxy.endpoints import Endpoint, name_of
+from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.policies import Outlier
 
 logger = logging.getLogger("anumate.gateway")
@@ -36,7 +36,7 @@ class Outliers:
         endpoint.leave_out(ejection.again(self.policy, now), f"{failures} requests in a row failed.")
         logger.warning(
             "instance %s is left out for %g s: %d requests in a row failed",
-            name_of(endpoint),
+            endpoint.name,
             ejection.until - now,
             failures,
         )
