@@ -8,26 +8,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Receive, Send
-from gateway.proxy.heads import answer_lines, request_head
-from gateway.proxy.live import Binding
+from gateway.proxy.heads import Template, answer_lines, filled, template
+from gateway.proxy.live import Binding, Here
 from gateway.proxy.paths import read_path
 from gateway.proxy.relay import Client, Relay
-from gateway.proxy.request import Request
+from gateway.proxy.request import Request, read_request
 from gateway.proxy.upstream import UpstreamError
+from registry.live.keys import KeyRecord
 
 if TYPE_CHECKING:
-    from gateway.proxy.app import Gateway
+    from gateway.proxy.app import Gateway, Own
 
 Steps = Callable[[Receive, Send], Coroutine[Any, Any, None]]
 """What a task has to do for a request that cannot go on without waiting."""
 
+KNOWN: Final = 1024
+KNOWN_BYTES: Final = 2048
+"""Requests that are remembered by their bytes, and how long these may be."""
 SWEEP_SECONDS: Final = 0.05
 """How often deadlines are looked at: by that much one may be passed."""
+
+
+class Known(NamedTuple):
+    """A request that was let in, with the head that its service gets of it."""
+
+    x: Exchange
+    head: Template
 
 
 class Direct:
@@ -37,12 +48,22 @@ class Direct:
         self._gateway = gateway
         self.now = gateway.now
         self.relays: set[Relay] = set()
+        self._known: dict[bytes, Known] = {}
+        self._known_under: tuple[object, object] = (None, None)
 
-    def take(self, request: Request, client: Client) -> Steps | None:
-        """Begin with a request. None: it is taken care of; else it needs a task to do what is answered."""
-        gateway = self._gateway
+    def take(self, data: bytes, client: Client) -> Steps | bool:
+        """Begin with the request in these bytes. True: it is taken care of. False: it is for the long way, from its
+        beginning. Else it needs a task, to do what is answered.
+        """
+        gateway, now = self._gateway, self.now()
         here = gateway.live.current  # a swap never lands in the middle of a request
-        x = Exchange.of_request(request, client.link, self.now())
+        known = self._recall(data, here)
+        if known is not None:
+            return self._take_again(here, known, Exchange.like(known.x, client.link, now), client)
+        request = read_request(data)
+        if request is None:
+            return False
+        x = Exchange.of_request(request, client.link, now)
         gateway.admission.whole.inside += 1
         try:
             x.path = read_path(request.path)
@@ -51,12 +72,48 @@ class Direct:
             binding, token = gateway.enter(here, x)
             if token is not None or not binding.direct or not self._is_at_hand(binding, x, request):
                 return self._task(x, gateway.go_on, binding, token, x)
-            return self._begin(binding, x, request, client)
+            head = template(binding, x)
+            if not request.length and len(data) <= KNOWN_BYTES:
+                self._remember(data, x, head)
+            return self._begin(binding, x, head, request.length, request.body, client)
         except Problem as problem:
-            self._say(x, client, gateway.refusal(x, problem))
+            own = gateway.refusal(x, problem)
         except Exception:
-            self._say(x, client, gateway.mistake(x))
-        return None
+            own = gateway.mistake(x)
+        self._say(x, client, own, request.length - len(request.body))
+        return True
+
+    def _take_again(self, here: Here, known: Known, x: Exchange, client: Client) -> Steps | bool:
+        gateway, binding = self._gateway, known.x.binding
+        assert binding is not None  # noqa: S101  # or it would not have been let in
+        gateway.admission.whole.inside += 1
+        try:
+            token = gateway.enter_again(here, binding, x)
+            if token is not None:
+                return self._task(x, gateway.go_on, binding, token, x)
+            return self._begin(binding, x, known.head, 0, b"", client)
+        except Problem as problem:
+            own = gateway.refusal(x, problem)
+        except Exception:
+            own = gateway.mistake(x)
+        self._say(x, client, own, 0)
+        return True
+
+    def _recall(self, data: bytes, here: Here) -> Known | None:
+        """What is known of a request by its bytes. It holds as long as table and keys are the same."""
+        era = self._gateway.node.keys.era
+        if self._known_under[0] is not here or self._known_under[1] is not era:
+            self._known_under = here, era
+            self._known.clear()
+        return self._known.get(data)
+
+    def _remember(self, data: bytes, x: Exchange, head: Template) -> None:
+        """A token has an end of its own, and a key for some networks depends on where it comes from."""
+        client = x.client
+        if client is None or (type(client) is KeyRecord and not client.networks):
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[data] = Known(x, head)
 
     def _is_at_hand(self, binding: Binding, x: Exchange, request: Request) -> bool:
         """Whether nothing but its bytes has to be waited for, and none of them kept."""
@@ -67,9 +124,11 @@ class Direct:
         whole = len(request.body) == request.length
         return whole or bool(request.body and not (binding.keeps and x.method in binding.repeatable))
 
-    def _begin(self, binding: Binding, x: Exchange, request: Request, client: Client) -> Steps | None:
+    def _begin(
+        self, binding: Binding, x: Exchange, template: Template, length: int, body: bytes, client: Client
+    ) -> Steps | bool:
         gateway = self._gateway
-        head = request_head(binding, x, gateway.peers)
+        head = filled(template, x, gateway.peers)
         chosen = endpoint, permit = gateway.attempts.first(binding, x, binding.shares)
         connection = endpoint.pool.take()
         if connection is None or gateway.admission.service(x.tenant, endpoint.service) is not None:
@@ -78,8 +137,8 @@ class Direct:
             return self._task(x, gateway.attempts.go_on, binding, x, head, binding.shares, chosen, None)
         relay = Relay(self, binding, x, head, endpoint, permit, connection, client)
         self.relays.add(relay)
-        relay.begin(request)
-        return None
+        relay.begin(length, body)
+        return True
 
     def _task(self, x: Exchange, step: Callable[..., Coroutine[Any, Any, None]], *known: Any) -> Steps:
         carry = self._gateway.carry
@@ -89,11 +148,11 @@ class Direct:
 
         return steps
 
-    def _say(self, x: Exchange, client: Client, own: tuple[int, list[tuple[bytes, bytes]], bytes]) -> None:
+    def _say(self, x: Exchange, client: Client, own: Own, left: int) -> None:
         status, headers, body = own
         fields = self._gateway.said(x, status, headers, body)
         self._gateway.leave(x)
-        client.answer(self.now(), status, fields, body)
+        client.answer(self.now(), status, fields, body, left)
 
     # What a relay has to tell
 

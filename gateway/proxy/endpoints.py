@@ -95,4 +95,3 @@ class Endpoint(Candidate):
         if now >= self._warms_until:
             return 1.0
         return max(COLDEST, (now - self._warms_from) / (self._warms_until - self._warms_from))
-

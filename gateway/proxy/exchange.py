@@ -136,6 +136,14 @@ class Exchange:
         x.has_body = length is not None and request.length > 0
         return x
 
+    @classmethod
+    def like(cls, known: Exchange, link: Link, started: float) -> Exchange:
+        """The same request once more, as far as it is known by its bytes, the table and the keys."""
+        x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
+        x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
+        x.target, x.timeout, x.client = known.target, known.timeout, known.client
+        return x
+
     def _identify(self) -> None:
         """Known by its own id where it brings a fit one; else by a new one, which is the trace's id too."""
         known = self.known

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
@@ -64,7 +64,9 @@ class Peers:
         said.setdefault(b"x-forwarded-port", b"%d" % x.link.port)
         before, peer = said.get(b"x-forwarded-for"), x.peer.encode()
         said[b"x-forwarded-for"] = before + b", " + peer if before else peer
-        return encoded(list(said.items()))
+        lines = encoded(list(said.items()))
+        _require_lines(lines, len(said))
+        return lines
 
 
 @lru_cache(maxsize=4096)
@@ -73,8 +75,15 @@ def _seen(peer: str, scheme: str, port: int) -> bytes:
     return lines.encode()
 
 
-def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
-    """The head of the request that the service gets.
+class Template(NamedTuple):
+    """The head of a request to a service, but for what differs each time: it goes between the two."""
+
+    before: bytes
+    after: bytes
+
+
+def template(binding: Binding, x: Exchange) -> Template:
+    """What a service gets of a request, whoever sends it when.
 
     Raises:
         Problem: malformed_request, where a line could be read as more than one.
@@ -92,40 +101,54 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     target = x.target.encode()
     if x.query:
         target += b"?" + x.query
-    via = known.get(b"via")
-    parts = [
-        b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (x.method.encode(), target, binding.host or known.get(b"host", b"")),
-        lines,
-        b"via: %b\r\nx-request-id: %b\r\ntraceparent: %b\r\n"
-        % (via + b", " + VIA if via else VIA, x.request_id, x.traceparent),
-        peers.forwarded(x),
-    ]
-    ends = 9 + len(passed)
+    via, host = known.get(b"via"), binding.host or known.get(b"host", b"")
+    before = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bvia: %b\r\n" % (
+        *(x.method.encode(), target, host),
+        *(lines, via + b", " + VIA if via else VIA),
+    )
+    after: list[bytes] = []
     dropped = hop if edits is None else hop | edits.dropped
     if (authorization := authorization_for_service(known, x.client)) and b"authorization" not in dropped:
-        parts.append(b"authorization: %b\r\n" % authorization)
-        ends += 1
+        after.append(b"authorization: %b\r\n" % authorization)
     if x.tracestate and b"tracestate" not in hop:
-        parts.append(b"tracestate: %b\r\n" % x.tracestate)
-        ends += 1
+        after.append(b"tracestate: %b\r\n" % x.tracestate)
     if x.client is not None and x.client.id:
-        consumer = consumer_fields(x.client)
-        parts += consumer
-        ends += len(consumer)
+        after += consumer_fields(x.client)
     if x.content_length is not None:
-        parts.append(b"content-length: %b\r\n" % x.content_length)
-        ends += 1
+        after.append(b"content-length: %b\r\n" % x.content_length)
     elif x.has_body:
-        parts.append(b"transfer-encoding: chunked\r\n")
-        ends += 1
+        after.append(b"transfer-encoding: chunked\r\n")
     if x.handshake is not None:
-        parts.append(encoded(SWITCH))
-        ends += len(SWITCH)
-    head = b"".join(parts)
-    # Servers differ in what they let through. One look at the whole: every line end must be one of ours.
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in x.query:
-        raise Problem("malformed_request", "A field or the query holds a line break, a NUL or a space.")
-    return head + b"\r\n"
+        after += [b"%b: %b\r\n" % field for field in SWITCH]
+    _require_lines(before, 3 + len(passed))
+    rest = b"".join(after)
+    _require_lines(rest, len(after))
+    if b" " in x.query:
+        raise Problem("malformed_request", "The query holds a space.")
+    return Template(before, rest + b"\r\n")
+
+
+def filled(head: Template, x: Exchange, peers: Peers) -> bytes:
+    """The head of the request that the service gets."""
+    return b"%bx-request-id: %b\r\ntraceparent: %b\r\n%b%b" % (
+        *(head.before, x.request_id, x.traceparent),
+        *(peers.forwarded(x), head.after),
+    )
+
+
+def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
+    """The same, for a request of its own.
+
+    Raises:
+        Problem: malformed_request, where a line could be read as more than one.
+    """
+    return filled(template(binding, x), x, peers)
+
+
+def _require_lines(lines: bytes, count: int) -> None:
+    """Servers differ in what they let through. One look at the whole: every line end must be one of ours."""
+    if lines.count(b"\n") != count or lines.count(b"\r") != count or b"\0" in lines:
+        raise Problem("malformed_request", "A field or the query holds a line break or a NUL.")
 
 
 def is_loop(via: bytes) -> bool:

@@ -18,7 +18,7 @@ from gateway.proxy.forwarder import STALL_SECONDS, stalled
 from gateway.proxy.guard import Pass
 from gateway.proxy.live import Binding
 from gateway.proxy.recorder import CLIENT_GONE
-from gateway.proxy.request import Header, Link, Request
+from gateway.proxy.request import Header, Link
 from gateway.proxy.upstream import ClosedEarly, Connection, TimedOut, UpstreamError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class Client(Protocol):
     link: Link
     transport: asyncio.Transport
 
-    def begin(self, relay: Relay) -> None:
-        """What still comes of the request's body is the relay's."""
+    def begin(self, relay: Relay, left: int) -> None:
+        """What still comes of the request's body, `left` bytes, is the relay's."""
 
-    def answer(self, now: float, status: int, fields: list[Header], body: bytes) -> None:
-        """The whole answer, of the gateway's own."""
+    def answer(self, now: float, status: int, fields: list[Header], body: bytes, left: int) -> None:
+        """The whole answer, of the gateway's own. `left` bytes are still to come of the request's body."""
 
     def go_on(self, steps: Steps) -> None:
         """The relay is over, nothing is answered yet: a task does what is left to do."""
@@ -79,16 +79,16 @@ class Relay:
         self._chunked = self._close = self._failed = self._client_slow = self._instance_slow = False
         self._held_up = 0.0
 
-    def begin(self, request: Request) -> None:
+    def begin(self, length: int, body: bytes) -> None:
         """Send the request, with as much of its body as there is."""
-        x, body = self.x, request.body
-        self._left = request.length - len(body)
+        x = self.x
+        self._left = length - len(body)
         if x.has_body:
             x.first_body = {"body": body, "more_body": self._left > 0}
         now = self.started = self._heard = self._asked = self._direct.now()
         self._deadline = now + x.timeout
         self.endpoint.started()
-        self.client.begin(self)
+        self.client.begin(self, self._left)
         self.connection.sink = self
         self.connection.begin(self.head + body if body else self.head)
 

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.proxy.direct import Direct, Steps
 from gateway.proxy.forwarder import Receive, Send
 from gateway.proxy.relay import Relay
-from gateway.proxy.request import Header, Link, encoded, read_request
+from gateway.proxy.request import Header, Link, encoded
 from gateway.proxy.server import LAST_SECONDS
 from gateway.proxy.upgrading import UpgradingServer
 
@@ -43,11 +43,10 @@ class GatewayServer(UpgradingServer):
     def data_received(self, data: bytes) -> None:
         if self._left or self._relay is not None or self._next:
             self._take_body(data)
-        elif self._direct is not None and self._is_between_requests() and (request := read_request(data)):
-            self._left = request.length - len(request.body)
-            self._steps = self._direct.take(request, self)
-            if self._steps is not None:
-                self._left = 0  # the parser counts it
+        elif self._direct is not None and self._is_between_requests():
+            taken = self._direct.take(data, self)
+            if taken is not True:
+                self._steps = taken or None
                 super().data_received(data)
         else:
             super().data_received(data)
@@ -106,10 +105,12 @@ class GatewayServer(UpgradingServer):
 
     # What direct requests call
 
-    def begin(self, relay: Relay) -> None:
+    def begin(self, relay: Relay, left: int) -> None:
         self._relay = relay
+        self._left = left
 
-    def answer(self, now: float, status: int, fields: list[Header], body: bytes) -> None:
+    def answer(self, now: float, status: int, fields: list[Header], body: bytes, left: int) -> None:
+        self._left = left
         close = any(name == b"connection" and value.lower() == b"close" for name, value in fields)
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], encoded(fields), body))
         self._answered(now, close=close)

@@ -162,6 +162,11 @@ class KeyRing:
         """Whether keys and tenants are known; before, nobody can be told from anybody."""
         return self._records is not None and self._tenants is not None
 
+    @property
+    def era(self) -> object:
+        """Another object whenever keys or tenants have changed: what was found out before may not hold any more."""
+        return self._verified
+
     def replace(self, keys: Iterable[KeyRecord] | None = None, tenants: Iterable[TenantRecord] | None = None) -> None:
         """Take over these keys, these tenants, or both."""
         if keys is not None:
@@ -186,10 +191,18 @@ class KeyRing:
                 if len(verified) >= _REMEMBERED:
                     verified.clear()
                 verified[presented] = record
+        self.use(record, now)
+        return record
+
+    def use(self, record: KeyRecord, now: float) -> None:
+        """Note that a verified key is used again.
+
+        Raises:
+            Problem: `api_key_expired`.
+        """
         if record.expires_at and record.expires_at <= now:
             raise Problem("api_key_expired", "This API key has expired. Ask for a new one.")
         self.usage.seen[record.id] = now
-        return record
 
     def _check(self, presented: str | None) -> KeyRecord:
         if not presented:
