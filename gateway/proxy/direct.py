@@ -73,8 +73,9 @@ class Direct:
             if token is not None or not binding.direct or not self._is_at_hand(binding, x, request):
                 return self._task(x, gateway.go_on, binding, token, x)
             head = template(binding, x)
-            if not request.length and len(data) <= KNOWN_BYTES:
+            if request.fields.again and not request.length and len(data) <= KNOWN_BYTES:
                 self._remember(data, x, head)
+            request.fields.again = True
             return self._begin(binding, x, head, request.length, request.body, client)
         except Problem as problem:
             own = gateway.refusal(x, problem)

@@ -38,15 +38,17 @@ class Link(NamedTuple):
 
 
 class Fields:
-    """The header fields of a request. Shared by all that bring the same, so never changed.
+    """The header fields of a request. Shared by all that bring the same, so nothing of them is ever changed; `again`
+    says that they were brought more than once.
 
     `all` are those that came, names in lower case; `known` those that the gateway handles, lines of one name as one
     list; `passed` those that go on to the service, `lines` the same as bytes.
     """
 
-    __slots__ = ("all", "known", "lines", "passed")
+    __slots__ = ("again", "all", "known", "lines", "passed")
 
     def __init__(self, fields: Sequence[Header]) -> None:
+        self.again = False
         self.all = fields
         self.known: dict[bytes, bytes] = {}
         self.passed: list[Header] = []
