@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Header = tuple[bytes, bytes]
 Scope = dict[str, Any]
 
+REFUSED_METHODS: Final = ("CONNECT", "TRACE")
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]{0,5})?").fullmatch
@@ -176,7 +177,7 @@ class Exchange:
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if upgrade is not None and b"websocket" in tokens(upgrade):
             self.handshake = read_handshake(self.method, version, known, scope["headers"])
-        if self.method in ("CONNECT", "TRACE"):
+        if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
 

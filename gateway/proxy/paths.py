@@ -42,6 +42,7 @@ class RequestPath(NamedTuple):
 _SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
 _REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:[;/]|\Z)", re.IGNORECASE).search
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -66,6 +67,11 @@ def read_path(raw: bytes) -> RequestPath:
         raise Problem("malformed_request", "The path hides dot segments.")
     plain = _without_dot_segments(decoded)
     return RequestPath(plain, path if plain == decoded else plain)
+
+
+def has_dot_segments(path: str) -> bool:
+    """Whether a reader may take a segment of it for `.` or `..`, in whatever spelling."""
+    return _DOT_SEGMENT(path) is not None
 
 
 def _unescape(escape: re.Match[str]) -> str:
