@@ -131,10 +131,9 @@ def _compatible(wanted: Version) -> Test:
 
 
 def _before(wanted: Version) -> Test:
-    """Before 2 does not mean 2rc1, unless the constraint itself names a pre-release."""
-    return lambda other: (
-        other.order < wanted.order and not (other.early and not wanted.early and other.base == wanted.base)
-    )
+    """Before 2 does not mean 2rc1, nor before 2.post1 2.post1.dev1, unless the constraint names a pre-release."""
+    end = wanted if wanted.early else wanted._replace(dev=0)
+    return lambda other: other.order < end.order
 
 
 def _after(wanted: Version) -> Test:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -17,11 +18,13 @@ from unfold.widgets import (
 from gateway.control import documents, issuers, rules, tls_keys
 from gateway.document_forms import form_of
 from gateway.models import JwtIssuer, RateLimitPolicy, Route, RouteTarget, Upstream
-from gateway.proxy.policies import Address
 from gateway.services import host_owner
 from registry.forms import PairsField, ScopesField, WordsField
 from registry.models import Tenant
 from registry.tenant_admin import same_tenant
+
+_AUTHORITY: Final = re.compile(r"(?:\[([^][]+)\]|([^][:]+)):([0-9]{1,9})")
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 
 
 class AddressesField(forms.CharField):
@@ -36,10 +39,11 @@ class AddressesField(forms.CharField):
     def to_python(self, value: Any) -> Any:
         lines = [line.strip() for line in (value or "").splitlines() if line.strip()]
         try:
-            found = documents.read_all(Address, [_from_line(line) for line in lines])
+            found = documents.read_addresses([_from_line(line) for line in lines])
         except documents.Misread as error:
             line, _, field = error.path.partition(".")
-            raise ValidationError(f"{lines[int(line)]}: {field} {error.sentence}") from None
+            where = f"{lines[int(line)]}: {field}".rstrip() + " " if line else ""
+            raise ValidationError(f"{where}{error.sentence}") from None
         return [documents.short(each) for each in found]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -56,13 +60,13 @@ def _as_line(address: Mapping[str, Any]) -> str:
 def _from_line(line: str) -> dict[str, Any]:
     where, *more = line.split()
     protocol, _, authority = where.rpartition("://")
-    host, _, port = authority.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit():
-        raise ValidationError(f"{line}: write host:port.")
-    address: dict[str, Any] = {"host": host.strip("[]"), "port": int(port), "protocol": protocol or "http"}
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        raise ValidationError(f"{line}: write host:port, and an IPv6 address in brackets.")
+    address: dict[str, Any] = {"host": found[1] or found[2], "port": int(found[3]), "protocol": protocol or "http"}
     for word in more:
         name, _, value = word.partition("=")
-        address[name] = int(value) if name == "weight" and value.isascii() and value.isdigit() else value
+        address[name] = int(value) if name == "weight" and _NUMBER.fullmatch(value) else value
     return address
 
 
@@ -142,6 +146,12 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
         name: str = self.cleaned_data["name"]
         rules.check_route_name(name)
         return name
+
+    def clean_methods(self) -> list[str]:
+        methods: list[str] = self.cleaned_data["methods"]
+        for method in methods:
+            rules.check_method(method)
+        return methods
 
     def clean(self) -> dict[str, Any]:
         super().clean()

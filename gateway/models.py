@@ -302,8 +302,7 @@ class Route(Documented):
         except ValidationError as error:
             raise ValidationError({"path": error}) from None
         for document in (self.rewrite, self.redirect):
-            if not document.get("pattern"):
-                check_new_path(self.path, self.path_type, document.get("path", ""))
+            check_new_path(self.path, self.path_type, document)
 
 
 class RouteLimit(models.Model):

@@ -71,13 +71,9 @@ class AddressesField(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         try:
-            found = documents.read_all(Address, data)
+            found = documents.read_addresses(data)
         except documents.Misread as error:
             raise _misread(error) from None
-        if len(found) > rules.MOST:
-            raise serializers.ValidationError(f"At most {rules.MOST} addresses are allowed.")
-        if len({(each.host, each.port) for each in found}) < len(found):
-            raise serializers.ValidationError("Two addresses are the same.")
         return [documents.short(each) for each in found]
 
     def to_representation(self, value: Any) -> Any:
@@ -228,10 +224,8 @@ class RouteSerializer(StrictModel):
         if "path" in fields or "path_type" in fields:
             self._at("path", rules.check_path, self._new("path", fields), self._new("path_type", fields))
         for name in ("rewrite", "redirect"):
-            document = self._new(name, fields)
-            if not document.get("pattern"):
-                path, kind = self._new("path", fields), self._new("path_type", fields)
-                self._at(name, check_new_path, path, kind, document.get("path", ""))
+            path, kind = self._new("path", fields), self._new("path_type", fields)
+            self._at(name, check_new_path, path, kind, self._new(name, fields))
         if "hosts" in fields:
             self._at("hosts", rules.check_reachable, self.tenant.name, fields["hosts"], host_owner())
         self._targets_of(fields)

@@ -38,9 +38,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # report.
 CONTROL_SEES = (
     "gateway.proxy.canary",
+    "gateway.proxy.cors",
     "gateway.proxy.entitlement",
+    "gateway.proxy.exchange",
     "gateway.proxy.fields",
     "gateway.proxy.jwks",
+    "gateway.proxy.options",
     "gateway.proxy.paths",
     "gateway.proxy.policies",
     "gateway.proxy.reports",

@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from anumate_integration_service import breaker
 from gateway.control import documents
+from gateway.control.document_rules import check_new_path
 from gateway.control.rules import check_by, check_header, check_host, check_path, check_version
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from gateway.proxy import table
@@ -104,6 +105,9 @@ def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target], limit
             check_version(target.version)
     if not any(target.weight for target in targets) and not row["redirect"]:
         raise ValidationError("No target of it has a weight above 0.")
+    told = _documents(Route.documents, row)
+    for name in ("rewrite", "redirect"):
+        check_new_path(row["path"], row["path_type"], row[name])
     return table.Route(
         **{name: row[name] for name in _COPIED},
         tenant=row["tenant__name"],
@@ -115,7 +119,7 @@ def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target], limit
         scopes=tuple(row["scopes"]),
         created=row["created_at"].timestamp(),
         rate_limits=tuple(limits),
-        **_documents(Route.documents, row),
+        **told,
     )
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 
-from gateway.control.rules import TOKEN, check_header, check_method, check_path
+from gateway.control import rules
+from gateway.control.rules import TOKEN, check_authority, check_header, check_method, check_path
 from gateway.proxy import policies
 from gateway.proxy.fields import HANDLED
-from gateway.proxy.rewriting import check_groups
+from gateway.proxy.rewriting import check_groups, constant
 from registry.live.addresses import refusal
 from registry.services.catalogue import check_service_name
 
-_AUTHORITY: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9.\[\]:_-]{1,253}")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_NOT_EDITABLE: Final = HANDLED - {b"authorization", b"forwarded", b"x-real-ip"} | {b"retry-after"}
-"""Framing, and what says who speaks: the gateway's own to write."""
+_NOT_EDITABLE: Final = HANDLED - {b"authorization", b"forwarded", b"x-real-ip"} | {b"retry-after", b"date"}
+"""Framing, and what says who speaks and when: the gateway's own to write."""
 
 
 def check_document(document: object) -> None:
@@ -31,8 +31,8 @@ def check_document(document: object) -> None:
 
 
 def _rewrite(rewrite: policies.Rewrite) -> None:
-    if rewrite.host and not _AUTHORITY.fullmatch(rewrite.host):
-        raise ValidationError(f"{rewrite.host!r} is no host name.")
+    if rewrite.host:
+        check_authority(rewrite.host)
     if rewrite.pattern:
         check_path(rewrite.pattern, "regex")
         if not rewrite.path:
@@ -40,7 +40,7 @@ def _rewrite(rewrite: policies.Rewrite) -> None:
         check_replacement(rewrite.pattern, rewrite.path)
     elif rewrite.path and not rewrite.path.startswith(("/", "\\")):
         raise ValidationError("The new path starts with a slash.")
-    _no_break("The new path", rewrite.path)
+    rules.check_new_path(constant(rewrite.path))
 
 
 def check_replacement(pattern: str, new: str) -> None:
@@ -51,10 +51,16 @@ def check_replacement(pattern: str, new: str) -> None:
         raise ValidationError(f"The new path does not fit the pattern: {error}") from None
 
 
-def check_new_path(path: str, path_type: str, new: str) -> None:
-    """What takes the place of a regular expression's match names groups that it has."""
-    if path_type == "regex" and new:
+def check_new_path(path: str, path_type: str, document: Mapping[str, Any]) -> None:
+    """What a rewrite or redirect puts in the place of the route's path: for a regular expression it names groups that
+    there are, for any other path it is one itself."""
+    new = document.get("path", "")
+    if not new or document.get("pattern"):
+        return
+    if path_type == "regex":
         check_replacement(path, new)
+    else:
+        rules.check_new_path(new)
 
 
 def _redirect(redirect: policies.Redirect) -> None:
@@ -62,11 +68,11 @@ def _redirect(redirect: policies.Redirect) -> None:
         raise ValidationError("A redirect needs its status.")
     if redirect.status and redirect == policies.Redirect(redirect.status):
         raise ValidationError("A redirect changes scheme, host or path, or else it comes back for ever.")
-    if redirect.host and not _AUTHORITY.fullmatch(redirect.host):
-        raise ValidationError(f"{redirect.host!r} is no host name.")
+    if redirect.host:
+        check_authority(redirect.host)
     if redirect.path and not redirect.path.startswith("/"):
         raise ValidationError("The new path starts with a slash.")
-    _no_break("The new path", redirect.path)
+    rules.check_new_path(constant(redirect.path))
 
 
 def _header_edits(edits: policies.HeaderEdits) -> None:
@@ -79,7 +85,7 @@ def _header_edits(edits: policies.HeaderEdits) -> None:
 def _editable(name: str) -> None:
     if not TOKEN.fullmatch(name):
         raise ValidationError(f"{name!r} is no header name.")
-    lower = name.lower()
+    lower = name.lower().replace("_", "-")  # as CGI and WSGI services read it
     if lower.encode() in _NOT_EDITABLE or lower.startswith(("x-consumer-", "x-forwarded-", "ratelimit")):
         raise ValidationError(f"{name} is the gateway's own to write.")
 
@@ -91,7 +97,10 @@ def _mirror(mirror: policies.Mirror) -> None:
 
 def _cors(cors: policies.Cors) -> None:
     for origin in cors.origins:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
+        scheme, _, authority = origin.partition("://")
+        # Browsers take names with an underscore, too.
+        known = _SCHEME.fullmatch(scheme) and rules.is_authority(authority.replace("_", "x"))
+        if origin != "*" and not known:
             raise ValidationError(f"{origin!r} is no origin. Use one like https://app.example.com, without a path.")
     if "*" in cors.origins and cors.credentials:
         raise ValidationError("Credentials for every origin would let any page act for the user: name the origins.")
@@ -128,6 +137,9 @@ def _outlier(outlier: policies.Outlier) -> None:
 
 
 def _tls(tls: policies.Tls) -> None:
+    name = f"[{tls.server_name}]" if ":" in tls.server_name else tls.server_name
+    if name and not rules.is_host(name):
+        raise ValidationError(f"{tls.server_name!r} is no host name and no IP address. Give it without a port.")
     for name, text in (("authorities", tls.authorities), ("certificate", tls.certificate)):
         if text:
             _certificates(name, text)
@@ -150,11 +162,6 @@ def _certificates(name: str, text: str) -> None:
 def _address(address: policies.Address) -> None:
     if why := refusal(address.host):
         raise ValidationError(why)
-
-
-def _no_break(what: str, text: str) -> None:
-    if any(not "\x21" <= character <= "\x7e" for character in text):
-        raise ValidationError(f"{what} holds a space, a line break or a character outside ASCII.")
 
 
 _DOCUMENTS: Final[dict[type, Callable[[Any], None]]] = {

@@ -11,6 +11,8 @@ import msgspec
 from django.core.exceptions import ValidationError
 
 from gateway.control.document_rules import check_document
+from gateway.control.rules import MOST
+from gateway.proxy.policies import Address
 
 Doc = TypeVar("Doc", bound=msgspec.Struct)
 Json = dict[str, Any]
@@ -57,6 +59,16 @@ def read_all(kind: type[Doc], values: Any) -> tuple[Doc, ...]:
         except Misread as error:
             raise Misread(f"{number}.{error.path}".rstrip("."), error.sentence) from None
     return tuple(found)
+
+
+def read_addresses(values: Any) -> tuple[Address, ...]:
+    """Where a service is reached that nothing registers for. Raises Misread."""
+    found = read_all(Address, values)
+    if len(found) > MOST:
+        raise Misread("", f"At most {MOST} addresses are allowed.")
+    if len({(each.host.lower(), each.port) for each in found}) < len(found):
+        raise Misread("", "Two addresses are the same.")
+    return found
 
 
 def short(document: msgspec.Struct) -> Json:

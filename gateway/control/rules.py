@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from anumate.lib.problem import Problem
-from gateway.proxy.paths import BadPattern, compile_pattern, read_path
+from gateway.proxy.exchange import REFUSED_METHODS
+from gateway.proxy.paths import BadPattern, compile_pattern, has_dot_segments, read_path
 from registry.live.keys import SCOPES
 
-_HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_NUMERIC: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
+"""Resolvers read such a name as an IPv4 address in one of its old spellings."""
+_PORT: Final = re.compile(r"0*([1-9][0-9]{0,4})", re.ASCII)
+_NEW_PATH: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+"""RFC 3986 §3.3."""
+_HIDDEN: Final = re.compile(r"%5c|%00", re.IGNORECASE)
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,998}[\x21-\x7e])?|")
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
@@ -52,14 +60,69 @@ def check_path(path: str, path_type: str) -> None:
         raise ValidationError("A path has no ? and no #; ask for query parameters on their own.")
 
 
+def check_new_path(path: str) -> None:
+    """A path that takes another's place, or the constant parts of one that groups are put into."""
+    if "?" in path or "#" in path:
+        raise ValidationError("The new path has no ? and no #; the request's query goes with it.")
+    if not _NEW_PATH.fullmatch(path):
+        raise ValidationError(
+            "The new path holds a space, a backslash, a broken escape or a character that no path has: write it as %20."
+        )
+    if _HIDDEN.search(path):
+        raise ValidationError("The new path holds %5C or %00, which servers read differently.")
+    if "//" in path:
+        raise ValidationError("The new path has no //: some servers read it as one slash, and others as two.")
+    if has_dot_segments("/" + path):
+        raise ValidationError("The new path has no /./ and /../, in whatever spelling: write what they lead to.")
+
+
 def check_host(host: str) -> None:
-    if len(host) > 253 or not _HOST.fullmatch(host):
+    if not _NAME.fullmatch(host.removeprefix("*.")):
         raise ValidationError(f"{host!r} is no host name. Use api.example.com or *.example.com, without a port.")
 
 
-def check_method(method: str) -> None:
+def is_host(host: str) -> bool:
+    """Whether it is a host of an address: a name in any case, IPv4, or IPv6 in brackets."""
+    if host.startswith("["):
+        return host.endswith("]") and _is_ip(host[1:-1], IPv6Address)
+    return _is_ip(host, IPv4Address) or (
+        _NAME.fullmatch(host.lower()) is not None and not _NUMERIC.fullmatch(host.lower())
+    )
+
+
+def _is_ip(text: str, kind: type[IPv4Address | IPv6Address]) -> bool:
+    try:
+        return "%" not in text and kind(text) is not None
+    except ValueError:
+        return False
+
+
+def is_authority(text: str) -> bool:
+    """Whether it is a host, with a port or without."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        return is_host(text)
+    number = _PORT.fullmatch(port)
+    return number is not None and int(number[1]) <= 65_535 and is_host(host)
+
+
+def check_authority(text: str) -> None:
+    if not is_authority(text):
+        raise ValidationError(
+            f"{text!r} is no host. Use www.example.com, 10.0.0.7 or [fd00::7], with a port of 1 to 65535 if need be."
+        )
+
+
+def check_method_name(method: str) -> None:
     if not _METHOD.fullmatch(method):
         raise ValidationError(f"{method!r} is no method. Methods are upper-case words like GET.")
+
+
+def check_method(method: str) -> None:
+    """A method that requests may come with."""
+    check_method_name(method)
+    if method in REFUSED_METHODS:
+        raise ValidationError(f"The gateway never takes {method}.")
 
 
 def check_header(name: str, value: str) -> None:

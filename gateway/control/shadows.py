@@ -1,4 +1,4 @@
-"""Routes that can never match, because others come first and take everything they could take.
+"""Routes that can never match, because of what they say or because others come first, and redirects without end.
 
 What is said here is true for every request; what is not said may be true nevertheless: of regular expressions only the
 plain cases are judged.
@@ -6,17 +6,24 @@ plain cases are judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
 
 from anumate.lib.problem import Problem
 from gateway.control.compile import compile_table
 from gateway.control.publish import publisher
 from gateway.models import JwtIssuer
+from gateway.proxy.paths import compile_pattern
 from gateway.proxy.router import Rule
 from gateway.proxy.table import Route, RoutingTable
 from registry.models import Service
 
 MOST_NAMED = 5
+_BECOMES_GET: Final = (301, 302, 303)
+"""Statuses after which a client may come again with GET, whatever it came with (RFC 9110 §15.4)."""
 
 
 def warnings_about(id: int) -> list[str]:
@@ -45,7 +52,9 @@ def warnings(route: Route, table: RoutingTable) -> list[str]:
     """Pure: `warnings_about`, for a route of this table."""
     near = [each for each in table.routes if each.tenant == route.tenant and each.id != route.id]
     own = _rules([route])
-    found: list[str] = []
+    found = [*_contradictions(route)]
+    if own and _comes_back(route, own, near):
+        found.append(f"The redirect of {route.name} leads to itself, and so never ends.")
     before = _rules(each for each in near if _paths_meet(each, route))
     blockers = [_coverer(rule, before) for rule in own]
     if own and all(blockers):
@@ -63,6 +72,75 @@ def warnings(route: Route, table: RoutingTable) -> list[str]:
             f"No request comes to {_named(shadowed)} any more: {route.name} comes first and takes all of them."
         )
     return found
+
+
+def _contradictions(route: Route) -> Iterator[str]:
+    """What the route says and no request can fulfil, or what of it does not count."""
+    if route.path_type == "regex" and _never_a_path(route.path):
+        yield (
+            f"No request ever comes to {route.name}: its expression is matched against the whole path, and begins "
+            "without the slash that every path has in front."
+        )
+    for what, pairs in (
+        ("header", [(pair.name.lower(), pair.value) for pair in route.headers]),
+        ("query parameter", [(pair.name, pair.value) for pair in route.query]),
+    ):
+        asked: dict[str, list[str]] = defaultdict(list)
+        for name, value in pairs:
+            asked[name].append(value)
+        for name, values in asked.items():
+            if any(value != values[0] for value in values):
+                first = f"only the first, {values[0]!r}, counts."
+                yield f"{route.name} asks for {what} {name} with different values: {first}"
+
+
+def _never_a_path(pattern: str) -> bool:
+    """Whether RE2 knows that what matches the whole expression begins with something else than a slash."""
+    try:
+        least, most = compile_pattern(pattern).possiblematchrange(8)
+    except ValueError:
+        return False  # is named elsewhere
+    return bool(most) and (most < b"/" or least >= b"0")  # nothing at all: RE2 does not know
+
+
+def _comes_back(route: Route, own: list[Rule], near: list[Route]) -> bool:
+    """Whether the client that is sent elsewhere comes to the route again, and is sent on by it again.
+
+    Another scheme or port, and a host that the route does not name, may lead to another server.
+    """
+    redirect = route.redirect
+    if not redirect.status or redirect.scheme:
+        return False
+    if redirect.status in _BECOMES_GET and route.methods and "GET" not in route.methods:
+        return False
+    if redirect.host and not any(rule.host and _host_covers(rule.host, redirect.host.lower()) for rule in own):
+        return False
+    try:
+        moved = msgspec.structs.replace(route, path=_moved_path(route))
+        hosts = [redirect.host.lower()] if redirect.host else [rule.host for rule in own]
+        new = [Rule(moved, host) for host in hosts]
+    except (ValueError, Problem):
+        return False
+    others = _rules(each for each in near if _paths_meet(each, moved))
+    return all(
+        any(
+            _path_covers(rule, each)
+            and _host_covers(rule.host, each.host)
+            and not any(other.key < rule.key and covers(other, each) for other in others)
+            for rule in own
+        )
+        for each in new
+    )
+
+
+def _moved_path(route: Route) -> str:
+    """What the route's path is after the redirect. Of expressions, only one without groups is told."""
+    new = route.redirect.path or route.path
+    if route.path_type != "regex" or not route.redirect.path:
+        return new
+    if "\\" in new or compile_pattern(route.path).fullmatch(new) is None:
+        raise ValueError
+    return route.path
 
 
 def _rules(routes: Iterable[Route]) -> list[Rule]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Scope = dict[str, Any]
 
+REFUSED_METHODS: Final = ("CONNECT", "TRACE")
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch
@@ -196,7 +197,7 @@ class Exchange:
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if upgrade is not None and b"websocket" in tokens(upgrade):
             self.handshake = read_handshake(self.method, version, known, self.fields.all)
-        if self.method in ("CONNECT", "TRACE"):
+        if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
 

@@ -43,6 +43,7 @@ class RequestPath(NamedTuple):
 _SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
 _REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:[;/]|\Z)", re.IGNORECASE).search
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # Services decode `%3A` like `%61`. What would change the path's shape (`/\\?#%`) stays escaped.
 _PLAIN: Final = frozenset(map(chr, range(0x21, 0x7F))) - frozenset("/\\?#%")
@@ -71,6 +72,11 @@ def read_path(raw: bytes) -> RequestPath:
     if plain == decoded:
         return RequestPath(plain, path)
     return RequestPath(plain, _without_dot_segments(_ESCAPE.sub(_unescape_unreserved, path)))
+
+
+def has_dot_segments(path: str) -> bool:
+    """Whether a reader may take a segment of it for `.` or `..`, in whatever spelling."""
+    return _DOT_SEGMENT(path) is not None
 
 
 def _unescape(escape: re.Match[str]) -> str:

@@ -1,7 +1,8 @@
 """Where a request goes on to: the path that a service sees, and the address of a redirect.
 
 A prefix is replaced as the Gateway API's ReplacePrefixMatch says: `/v1` for `/api` makes `/v1/orders` of `/api/orders`,
-and `/` makes `/orders` of it. What is not replaced stays as the client spelled it.
+and `/` makes `/orders` of it. What is not replaced stays as the client spelled it. What is
+rewritten or redirected begins with exactly one slash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from gateway.proxy.paths import RequestPath, compile_pattern
+from anumate.lib.problem import Problem
+from gateway.proxy.paths import RequestPath, compile_pattern, has_dot_segments
 from gateway.proxy.policies import Redirect
 from gateway.proxy.table import Route
 
@@ -32,7 +34,7 @@ class Rewriting:
         self.path: Callable[[RequestPath], str] = self._service_path()
         """The path that the service sees."""
         redirect = route.redirect
-        self.redirected: Callable[[RequestPath], str] = self._replacing(redirect.path) if redirect.path else _as_it_came
+        self.redirected: Callable[[RequestPath], str] = self._replacing(redirect.path) if redirect.path else _unchanged
         """The path of a redirect's address."""
 
     def rest(self, path: RequestPath) -> str:
@@ -54,17 +56,20 @@ class Rewriting:
             return _as_it_came
         if route.path_type == "exact":
             return _root
+        if not self._prefix:
+            return _as_it_came  # nothing is taken off
         return self._stripped
 
     def _stripped(self, path: RequestPath) -> str:
-        return self.rest(path) or "/"
+        return _one_path(self.rest(path))
 
     def _replacing(self, new: str) -> Callable[[RequestPath], str]:
         route = self._route
         if route.path_type == "regex":
             return _expanding(route.path, new)
         if route.path_type == "exact":
-            return lambda path: new
+            whole = _one_path(new)
+            return lambda path: whole
         start = new.rstrip("/")
         return lambda path: _one_path(start + self.rest(path))
 
@@ -108,6 +113,10 @@ def _as_it_came(path: RequestPath) -> str:
     return path.forwarded
 
 
+def _unchanged(path: RequestPath) -> str:
+    return _one_path(path.forwarded)
+
+
 def _root(_: RequestPath) -> str:
     return "/"
 
@@ -117,12 +126,24 @@ def _one_path(path: str) -> str:
     return "/" + path.lstrip("/")
 
 
+def _composed(path: str) -> str:
+    """What an expression put together. Its groups were harmless where they stood, and need not be where they stand now.
+
+    Raises:
+        Problem: malformed_request, where a client would leave the path that the route's owner wrote.
+    """
+    path = _one_path(path)
+    if has_dot_segments(path):
+        raise Problem("malformed_request", "The path makes dot segments when the route rewrites it.")
+    return path
+
+
 def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
     compiled = _checked(pattern, new)
 
     def path(path: RequestPath) -> str:
         match = compiled.fullmatch(path.forwarded) or compiled.fullmatch(path.matched)
-        return _one_path(match.expand(new)) if match else path.forwarded
+        return _composed(match.expand(new)) if match else path.forwarded
 
     return path
 
@@ -134,12 +155,17 @@ def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
         spelled, normal = compiled.search(path.forwarded), compiled.search(path.matched)
         # Needless escapes must not hide from the rule what the service reads.
         hidden = normal and not (spelled and (spelled[0], spelled.start()) == (normal[0], normal.start()))
-        return _one_path(compiled.sub(new, path.matched if hidden else path.forwarded, 1))
+        return _composed(compiled.sub(new, path.matched if hidden else path.forwarded, 1))
 
     return path
 
 
 _GROUP = re.compile(r"\\(g<([^>]*)>|[0-9]+|.?)")
+
+
+def constant(new: str) -> str:
+    """The replacement with a letter in place of each of its groups."""
+    return _GROUP.sub(lambda escape: escape[0] if escape[1] in ("", "\\") else "x", new)
 
 
 def check_groups(pattern: str, new: str) -> None:

@@ -29,6 +29,8 @@ CONSTRAINT = st.lists(CLAUSE, min_size=1, max_size=3).map(",".join)
 
 
 @given(CONSTRAINT, ANY)
+@example("<0.post1", "0.dev1")
+@example("<0.post1", "0.post1.dev1")
 @example(">2a1", "2.post1")
 @example(">2a1", "2a1.post1")
 @example(">2.dev1", "2.post1")

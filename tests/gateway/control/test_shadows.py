@@ -9,7 +9,7 @@ import pytest
 
 from anumate.lib.problem import Problem
 from gateway.control.shadows import warnings
-from gateway.proxy.policies import Pair
+from gateway.proxy.policies import Pair, Redirect
 from gateway.proxy.router import Router, _why_not
 from gateway.proxy.table import Route, RoutingTable
 from tests.api import api
@@ -99,6 +99,63 @@ def test_ten_thousand_routes_are_judged_quickly_enough_to_save_one() -> None:
     assert "r77 comes first" in sentence
 
 
+OTHER = a_route("other", id=2, path="/a/b/c")
+
+
+@pytest.mark.parametrize(
+    ("fields", "endless"),
+    [
+        ({"path": "/a", "redirect": Redirect(301, path="/a")}, True),
+        ({"path": "/a", "redirect": Redirect(301, path="/a/b")}, True),
+        ({"path": "/", "redirect": Redirect(302, path="/new")}, True),
+        ({"path": "/", "redirect": Redirect(302, path="/a/b/c")}, False),  # that is another's
+        ({"path": "/", "redirect": Redirect(302, path="/a/b/c"), "priority": 1}, True),
+        ({"path": "/a", "redirect": Redirect(301, path="/b")}, False),
+        ({"path": "/a", "redirect": Redirect(301, path="/ab")}, False),
+        ({"path": "/a", "path_type": "exact", "redirect": Redirect(301, path="/a")}, True),
+        ({"path": "/a", "path_type": "exact", "redirect": Redirect(301, path="/a/")}, False),
+        ({"path": "/a.*", "path_type": "regex", "redirect": Redirect(301, path="/ab")}, True),
+        ({"path": "/a(.*)", "path_type": "regex", "redirect": Redirect(301, path=r"/a\1")}, False),  # not judged
+        ({"path": "/a", "redirect": Redirect(308, scheme="https")}, False),
+        ({"path": "/a", "redirect": Redirect(308, host="b.example")}, False),
+        ({"path": "/a", "hosts": ("b.example",), "redirect": Redirect(308, host="B.example")}, True),
+        ({"path": "/a", "hosts": ("*.example",), "redirect": Redirect(308, host="www.b.example")}, True),
+        ({"path": "/a", "hosts": ("b.example",), "redirect": Redirect(308, host="b.example:8443")}, False),
+        ({"path": "/a", "hosts": ("a.example", "b.example"), "redirect": Redirect(308, host="b.example")}, True),
+        ({"path": "/a", "hosts": ("b.example",), "redirect": Redirect(308, host="c.example", path="/a")}, False),
+        ({"path": "/a", "methods": ("POST",), "redirect": Redirect(303, path="/a")}, False),
+        ({"path": "/a", "methods": ("POST",), "redirect": Redirect(307, path="/a")}, True),
+    ],
+)
+def test_a_redirect_that_leads_to_itself_is_told(fields: dict[str, Any], endless: bool) -> None:
+    route = a_route("old", id=1, targets=(), **fields)
+    found = warnings(route, RoutingTable(1, (route, OTHER)))
+    assert ("The redirect of old leads to itself, and so never ends." in found) is endless
+
+
+@pytest.mark.parametrize("path", ["orders/.*", "[a-z]+/x", "(a|b)", "(?i)orders", r"\.x", "^orders", r"\+/x"])
+def test_an_expression_that_no_path_begins_like_is_told(path: str) -> None:
+    route = a_route("old", id=1, path=path, path_type="regex")
+    assert "in front" in "".join(warnings(route, RoutingTable(1, (route,))))
+
+
+@pytest.mark.parametrize(
+    "path", ["/a", ".*", "^/a", "(a|/b)", "a?/b", "[^a].*", r"\b/a", "a*/", ".x", "(?:/a)", "[!-0]x"]
+)
+def test_an_expression_that_may_match_a_path_is_not(path: str) -> None:
+    route = a_route("old", id=1, path=path, path_type="regex")
+    assert warnings(route, RoutingTable(1, (route,))) == []
+
+
+def test_a_condition_that_is_given_twice_is_told() -> None:
+    headers = (Pair("X-A", "1"), Pair("x-a", "2"), Pair("X-B", "1"), Pair("X-B", "1"))
+    route = a_route("old", id=1, headers=headers, query=(Pair("q", "1"), Pair("Q", "2"), Pair("q", "3")))
+    assert warnings(route, RoutingTable(1, (route,))) == [
+        "old asks for header x-a with different values: only the first, '1', counts.",
+        "old asks for query parameter q with different values: only the first, '1', counts.",
+    ]
+
+
 @pytest.mark.django_db
 def test_who_saves_such_a_route_is_told() -> None:
     client = api()
@@ -124,3 +181,13 @@ def test_who_names_what_is_not_there_is_told() -> None:
     ]
     again = api().patch("/v1/routes/orders", {"auth": {"methods": ["jwt"]}, "mirror": {}})
     assert again.json()["warnings"] == ["Nobody can come with a token: there is no JWT issuer."]
+
+
+@pytest.mark.django_db
+def test_who_saves_a_redirect_without_end_is_told() -> None:
+    body = {"name": "old", "path": "/", "redirect": {"status": 302, "path": "/new"}, "query": []}
+    query = [{"name": "q", "value": "1"}, {"name": "q", "value": "2"}]
+    assert api().post("/v1/routes", {**body, "query": query}).json()["warnings"] == [
+        "old asks for query parameter q with different values: only the first, '1', counts.",
+        "The redirect of old leads to itself, and so never ends.",
+    ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from anumate.lib.problem import Problem
 from gateway.proxy.paths import read_path
 from gateway.proxy.policies import Redirect, Rewrite
 from gateway.proxy.rewriting import Rewriting, check_groups
@@ -36,6 +37,33 @@ def test_a_prefix_is_replaced_by_segments_and_the_rest_stays_as_it_was_spelled(
     prefix: str, new: str, path: str, seen: str
 ) -> None:
     assert rewritten(path, path=prefix, rewrite=Rewrite(path=new)) == seen
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "seen"),
+    [
+        ("/a", "/a//evil.example", "/evil.example"),
+        ("/a", "/a///x//y", "/x//y"),
+        ("/a", "/a/", "/"),
+        ("/a", "/a", "/"),
+        ("/", "//evil.example", "//evil.example"),
+    ],
+)
+def test_what_is_left_of_a_path_begins_with_one_slash(prefix: str, path: str, seen: str) -> None:
+    assert rewritten(path, path=prefix) == seen
+
+
+@pytest.mark.parametrize("path", ["/x../secret", "/x%2e%2E/secret", "/x.", "/x./..b", "/x..;v=1/secret"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"path": "/x(.*)", "path_type": "regex", "rewrite": Rewrite(path=r"/public/\1")},
+        {"path": "/", "strip_prefix": False, "rewrite": Rewrite(pattern="/x", path="/public/")},
+    ],
+)
+def test_a_group_cannot_make_dot_segments(path: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(Problem, match="dot segments"):
+        rewritten(path, **fields)
 
 
 def test_an_exact_path_is_replaced_whole() -> None:
@@ -101,6 +129,7 @@ async def test_the_service_sees_the_new_host_and_learns_the_old_one(
         (Redirect(301, host="new.example"), "/old/a", "http://new.example/old/a"),
         (Redirect(302, path="/new"), "/old/a/b?c", "http://shop.example:8080/new/a/b?c"),
         (Redirect(307, scheme="https", host="new.example:444", path="/"), "/old", "https://new.example:444/"),
+        (Redirect(302, path="/"), "/old//evil.example", "http://shop.example:8080/evil.example"),
         (Redirect(303, path="/new"), "/old//evil.example", "http://shop.example:8080/new//evil.example"),
     ],
 )
