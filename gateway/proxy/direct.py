@@ -152,6 +152,8 @@ class Direct:
     def _say(self, x: Exchange, client: Client, own: Own, left: int) -> None:
         status, headers, body = own
         fields = self._gateway.said(x, status, headers, body)
+        if x.last and not self.leaving:
+            fields.append((b"connection", b"close"))
         self._gateway.leave(x)
         client.answer(self.now(), status, fields, body, left)
 
@@ -170,7 +172,7 @@ class Direct:
         if not x.started_answer:
             chosen = relay.endpoint, relay.permit
             known = relay.binding, x, relay.head, relay.binding.shares, chosen, error
-            relay.client.go_on(self._task(x, gateway.attempts.go_on, *known))
+            relay.client.go_on(self._task(x, gateway.attempts.go_on, *known), last=x.last)
             return
         if isinstance(error, UpstreamError):
             error.instance = x.instance

@@ -49,6 +49,7 @@ class Exchange:
         "instance",
         "kept",
         "known",
+        "last",
         "link",
         "method",
         "path",
@@ -85,6 +86,8 @@ class Exchange:
     """When a WebSocket's request was over, whose connection then goes on."""
     unwanted: frozenset[int]
     """Statuses with which an answer is tried again elsewhere."""
+    last: bool
+    """The client wants its connection closed after the answer, which nobody but `direct` has to be told."""
     rewriting: Rewriting
 
     def __init__(
@@ -110,6 +113,7 @@ class Exchange:
         self.has_body = self.started_answer = False
         self.content_length: bytes | None = None
         self.status = 0
+        self.last = False
         self.extensions: Mapping[str, Any] = {}
         self._identify()
 
@@ -132,7 +136,7 @@ class Exchange:
             Problem: malformed_request.
         """
         x = cls(request.method, request.path, request.query, "1.1", request.fields, link, started)
-        x.host = request.host
+        x.host, x.last = request.host, request.last
         length = x.content_length = x.known.get(b"content-length")
         x.has_body = length is not None and request.length > 0
         return x
@@ -142,6 +146,7 @@ class Exchange:
         """The same request once more, as far as it is known by its bytes, the table and the keys."""
         x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
         x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
+        x.last = known.last
         x.target, x.timeout, x.client = known.target, known.timeout, known.client
         return x
 

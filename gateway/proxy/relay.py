@@ -40,7 +40,7 @@ class Client(Protocol):
     def answer(self, now: float, status: int, fields: list[Header], body: bytes, left: int) -> None:
         """The whole answer, of the gateway's own. `left` bytes are still to come of the request's body."""
 
-    def go_on(self, steps: Steps) -> None:
+    def go_on(self, steps: Steps, *, last: bool) -> None:
         """The relay is over, nothing is answered yet: a task does what is left to do."""
 
     def relayed(self, now: float, *, close: bool) -> None:
@@ -170,8 +170,9 @@ class Relay:
         x.started_answer = True
         # Rather closed than that the rest of a body is swallowed that nobody reads.
         unread = self._left > 0
-        self._close = unread or self._direct.leaving
-        if unread:
+        leaving = self._direct.leaving  # which the lines say
+        self._close = unread or x.last or leaving
+        if self._close and not leaving:
             lines += b"connection: close\r\n"
         body, complete = connection.take_body(), connection.complete
         if not connection.sized and status not in (204, 304):

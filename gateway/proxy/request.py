@@ -66,7 +66,8 @@ class Fields:
 
 
 class Request(NamedTuple):
-    """A head that `read_request` has taken, and what came after it. `length` is that of the body, if it has one."""
+    """A head that `read_request` has taken, and what came after it. `length` is that of the body, if it has one; with
+    `last` the client wants the connection closed after it."""
 
     method: str
     path: bytes
@@ -74,6 +75,7 @@ class Request(NamedTuple):
     fields: Fields
     host: str
     length: int
+    last: bool
     body: bytes
 
 
@@ -88,11 +90,11 @@ def read_request(data: bytes) -> Request | None:
     ordinary = _ordinary(block)
     if ordinary is None:
         return None
-    fields, host, length = ordinary
+    fields, host, length, last = ordinary
     body = data[head.end() :]
     if len(body) > length:
         return None  # the next request came with it
-    return Request(_METHODS[method], path, query, fields, host, length, body)
+    return Request(_METHODS[method], path, query, fields, host, length, last, body)
 
 
 _METHODS: Final = {name.encode(): name for name in ("GET", "POST", "PUT", "DELETE", "PATCH")}
@@ -100,8 +102,8 @@ _UNUSUAL: Final = (b"transfer-encoding", b"upgrade", b"expect", b"http2-settings
 
 
 @lru_cache(maxsize=BLOCKS)  # most callers send the same lines again: 3 us less for each such request
-def _ordinary(block: bytes) -> tuple[Fields, str, int] | None:
-    """Fields, host and length of the body, where nothing about them is out of the ordinary."""
+def _ordinary(block: bytes) -> tuple[Fields, str, int, bool] | None:
+    """Fields, host, length of the body, and whether it is the last request; None where that takes a closer look."""
     lines = block[:-2].split(b"\r\n")
     if len(lines) > 100:
         return None
@@ -109,7 +111,8 @@ def _ordinary(block: bytes) -> tuple[Fields, str, int] | None:
         [(name.lower(), value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
     )
     known = fields.known
-    if any(name in known for name in _UNUSUAL) or known.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+    connection = known.get(b"connection", b"keep-alive").lower()
+    if any(name in known for name in _UNUSUAL) or connection not in (b"keep-alive", b"close"):
         return None
     length = known.get(b"content-length", b"0")
     if not (length.isdigit() and len(length) < 16):
@@ -118,7 +121,7 @@ def _ordinary(block: bytes) -> tuple[Fields, str, int] | None:
         host = host_name(known.get(b"host", b""))
     except Problem:
         return None
-    return fields, host, int(length)
+    return fields, host, int(length), connection == b"close"
 
 
 def encoded(fields: Sequence[Header]) -> bytes:

@@ -124,7 +124,7 @@ class GatewayServer(UpgradingServer):
         self._closing = True
         self.transport.close()
 
-    def go_on(self, steps: Steps) -> None:
+    def go_on(self, steps: Steps, *, last: bool) -> None:
         self._relay = None
         self._unset_keepalive_if_required()
         self._steps = steps
@@ -138,7 +138,7 @@ class GatewayServer(UpgradingServer):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=not self._leaving,
+            keep_alive=not (last or self._leaving),
             on_response=self.on_response_complete,
         )
         self.cycle.more_body = False
@@ -146,8 +146,11 @@ class GatewayServer(UpgradingServer):
 
     def _answered(self, now: float, *, close: bool) -> None:
         self._used = now
-        if close:
+        if close and self._left:
             self._close_gently()
+        elif close:
+            self._closing = True
+            self.transport.close()
         elif self._leaving:
             self._close_after(LAST_SECONDS)
         elif self._next:
