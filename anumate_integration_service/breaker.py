@@ -306,8 +306,11 @@ class CircuitBreaker:
             self._recovered = True
 
     def _count(self, failed: bool, slow: bool, now: float, draw: float) -> None:
-        self._window.count(now, failed, slow)
+        window = self._window
+        window.count(now, failed, slow)
         self._consecutive = self._consecutive + 1 if failed else 0
+        if not (window.failures or window.slow or self._exceeded):
+            return  # as most calls are: nothing to judge by
         reason = self._verdict()
         if not (self._forced or self.policy.metrics_only):
             if reason:

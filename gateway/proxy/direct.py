@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Receive, Send
-from gateway.proxy.heads import Template, answer_lines, filled, template
+from gateway.proxy.heads import VIA, Template, answer_lines, filled, template
 from gateway.proxy.live import Binding, Here
 from gateway.proxy.paths import read_path
 from gateway.proxy.relay import Client, Relay
@@ -184,8 +184,13 @@ class Direct:
 
     def lines(self, relay: Relay) -> bytes:
         """The fields of the instance's answer that the client gets, and ours."""
-        binding = relay.binding
-        return answer_lines(relay.connection.answer, self._gateway.added(relay.x), binding.answer_edits)
+        gateway, binding, x, answer = self._gateway, relay.binding, relay.x, relay.connection.answer
+        edits = binding.answer_edits
+        if edits or x.buckets or answer.speaks_for_us or binding.cors.enabled or gateway.node.leaving:
+            return answer_lines(answer, gateway.added(x), edits)
+        # What `added` says where nothing is out of the ordinary, without its list: 2 us less.
+        limits = x.bucket.lines(self.now()) if x.bucket is not None else b""
+        return b"%bx-request-id: %b\r\nvia: %b\r\n%b" % (answer.lines, x.request_id, VIA, limits)
 
     def missed(self, relay: Relay, error: UpstreamError) -> None:
         """Have balancing know of a failure."""

@@ -8,6 +8,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
+from gateway.proxy.fields import REFUSED_METHODS
 from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
 from gateway.proxy.request import Fields, Header, Link, Request, host_name
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 Scope = dict[str, Any]
 
-REFUSED_METHODS: Final = ("CONNECT", "TRACE")
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?").fullmatch
+
+
+_NEVER_ZERO: Final = 1 << 64 | 1
 
 
 class Exchange:
@@ -158,8 +161,9 @@ class Exchange:
             traceparent = None
         if traceparent is None:
             self.tracestate = b""
-            number = b"%032x" % (getrandbits(128) | 1)
-            self.traceparent = b"00-%b-%016x-01" % (number, getrandbits(64) | 1)
+            numbers = b"%048x" % (getrandbits(192) | _NEVER_ZERO)
+            number = numbers[:32]
+            self.traceparent = b"00-%b-%b-01" % (number, numbers[32:])
         else:
             self.tracestate = known.get(b"tracestate", b"")
             self.traceparent = traceparent

@@ -45,7 +45,7 @@ TOGETHER: Final = 64
 class Policy:
     """A rate-limit policy, compiled: what every bucket of it shares."""
 
-    __slots__ = ("burst", "by", "header", "name", "policy_field", "prefix", "rate", "tenant", "wait_field")
+    __slots__ = ("burst", "by", "header", "lines", "name", "policy_field", "prefix", "rate", "tenant", "wait_field")
 
     def __init__(self, limit: RateLimit, *, built_in: bool = False) -> None:
         self.rate = limit.rate
@@ -60,6 +60,9 @@ class Policy:
         window = max(1, math.ceil(limit.burst / limit.rate))
         self.policy_field = b'"%b";q=%d;w=%d' % (self.name, limit.burst, window)
         self.wait_field = max(1, math.ceil(1 / limit.rate))
+        after = b";t=%d\r\nratelimit-policy: %b\r\n" % (self.wait_field, self.policy_field)
+        self.lines = b'ratelimit: "%b";r=' % self.name, after
+        """Both fields as lines; how many tokens are left goes between the two."""
 
     def key(self, subject: str) -> str:
         """The bucket's name in Redis. What a client may choose freely is digested: bounded, and never a secret."""
@@ -128,6 +131,11 @@ class Bucket:
         policy = self.policy
         value = b'"%b";r=%d;t=%d' % (policy.name, self.tokens(now), policy.wait_field)
         return [(b"ratelimit", value), (b"ratelimit-policy", policy.policy_field)]
+
+    def lines(self, now: float) -> bytes:
+        """The same as lines of a head."""
+        before, after = self.policy.lines
+        return b"%b%d%b" % (before, self.tokens(now), after)
 
 
 def tightest(buckets: Sequence[Bucket], now: float) -> list[tuple[bytes, bytes]]:

@@ -197,14 +197,16 @@ class Relay:
         if self._client_slow:
             connection.transport.resume_reading()
         connection.release()
-        self._let_go()
+        self.endpoint.ended()
+        if self._instance_slow:
+            self._let_read()
         if not self._failed:
             self.endpoint.served()
         self._direct.over(self)
         self.client.relayed(now, close=self._close)
 
-    def _let_go(self) -> None:
-        self.endpoint.ended()
+    def _let_read(self) -> None:
+        """Go on with the client where the instance was too slow to."""
         if self._instance_slow and not self.client.transport.is_closing():
             self.client.transport.resume_reading()
 
@@ -239,7 +241,8 @@ class Relay:
         under_our_hands = isinstance(error, ClosedEarly) and connection.reused and connection.silent
         if isinstance(error, ClosedEarly) and stall >= STALL_SECONDS and not x.started_answer:
             error = stalled(stall)
-        self._let_go()
+        self.endpoint.ended()
+        self._let_read()
         if under_our_hands and x.replayable:
             self._direct.failed(self, None)  # that says nothing about the instance
             return

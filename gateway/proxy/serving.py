@@ -53,9 +53,10 @@ class GatewayServer(UpgradingServer):
 
     def _is_between_requests(self) -> bool:
         """Whether the next bytes begin a request, and none is before it."""
+        cycle = self.cycle
         return not (
             (self._unread or self._in_body or self._closing or self._leaving or self._upgrading)
-            or super()._is_serving()
+            or (cycle is not None and not cycle.response_complete)
             or self._farewell is not None
         )
 
