@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from anumate.lib.problem import Problem
-from gateway.proxy.fields import REFUSED_METHODS
+from gateway.proxy.exchange import REFUSED_METHODS
 from gateway.proxy.paths import BadPattern, compile_pattern, has_dot_segments, read_path
 from registry.live.keys import SCOPES
 

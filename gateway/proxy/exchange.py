@@ -8,7 +8,6 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
-from gateway.proxy.fields import REFUSED_METHODS
 from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
 from gateway.proxy.request import Fields, Header, Link, Request, host_name
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 Scope = dict[str, Any]
 
+REFUSED_METHODS: Final = ("CONNECT", "TRACE")
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch

@@ -23,4 +23,3 @@ HANDLED: Final = frozenset(
 )
 # Names by which the gateway speaks to services; nobody else may.
 OURS: Final = (b"x-consumer-", b"x-forwarded-")
-REFUSED_METHODS: Final = ("CONNECT", "TRACE")
