@@ -147,6 +147,7 @@ class GatewayServer(UpgradingServer):
 
     def _answered(self, now: float, *, close: bool) -> None:
         self._used = now
+        self.server_state.total_requests += 1
         if close and self._left:
             self._close_gently()
         elif close:
