@@ -146,9 +146,11 @@ class Relay:
         elif not self.x.started_answer:
             self._answer()
         else:
-            self._heard = self._direct.now()
             data = connection.take_body()
             complete = connection.complete
+            if not (data or complete):
+                return  # framing alone does not count as an answer that goes on
+            self._heard = self._direct.now()
             if self._chunked:
                 data = _chunk(data, complete)
             if data:
@@ -192,7 +194,7 @@ class Relay:
     def _end(self, now: float) -> None:
         connection = self.connection
         connection.sink = None
-        if self._left:
+        if self._left or self._instance_slow:  # it has not got all of this request, and may never take it
             connection.keep_alive = False
         if self._client_slow:
             connection.transport.resume_reading()

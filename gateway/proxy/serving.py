@@ -16,6 +16,8 @@ from gateway.proxy.upgrading import UpgradingServer
 
 WRITE_LIMIT: Final = 256 * 1024
 """Bytes that wait for a slow client before the instance is told to wait."""
+ASIDE_LIMIT: Final = 64 * 1024
+"""Bytes of next requests that a client may send before the answer to this one is whole."""
 
 
 class GatewayServer(UpgradingServer):
@@ -80,7 +82,8 @@ class GatewayServer(UpgradingServer):
     def _set_aside(self, data: bytes) -> None:
         """The next request waits until this one is answered, and the client has read most of that."""
         self._next += data
-        self.transport.pause_reading()
+        if len(self._next) > ASIDE_LIMIT:  # up to there, reading on tells when the client hangs up
+            self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         relay, self._relay = self._relay, None
