@@ -13,8 +13,8 @@ import pytest
 
 from gateway.proxy.direct import Steps
 from gateway.proxy.policies import Auth, Cors, HeaderEdits, Limits, Pair, Redirect, Rewrite, Timeouts, WebSockets
-from gateway.proxy.recorder import Recorder
 from gateway.proxy.relay import Client
+from gateway.proxy.reports import COUNTERS
 from gateway.proxy.server import Server
 from gateway.proxy.table import RateLimit
 from registry.live import keys as api_keys
@@ -91,10 +91,14 @@ def at_rest(gateway: Running) -> bool:
     return not (app.direct.relays or app.admission.whole.inside or any(each.in_flight for each in endpoints))
 
 
-def counted(recorder: Recorder) -> dict[int, int]:
+async def counted(gateway: Running) -> dict[int, int]:
+    """Requests by their status."""
+    await gateway.app.recorder.flush()
     found: dict[int, int] = {}
-    for cell, tally in recorder.tallies.items():
-        found[cell[3]] = found.get(cell[3], 0) + tally.count
+    for name, count in gateway.world.redis.hgetall(COUNTERS).items():  # type: ignore[union-attr]
+        if name.count(b"|") == 3:
+            status = int(name.rpartition(b"|")[2])
+            found[status] = found.get(status, 0) + int(count)
     return found
 
 
@@ -188,8 +192,24 @@ async def test_a_client_that_stops_reading_is_cut_off(
     await asyncio.sleep(0.05)
     wires[1].writer.write(wires[1].head()[20:])
     await eventually(lambda: len(service.calls) == 2, what="the requests")
-    await eventually(lambda: counted(gateway.app.recorder).get(499) == 2, what="both to be counted as gone")
     await eventually(lambda: service.open == 0 and at_rest(gateway), what="the instance to be let go of")
+    assert await counted(gateway) == {200: 1, 499: 2}
+
+
+async def test_a_client_that_reads_little_by_little_gets_its_whole_answer(
+    connect: Connect, gateway: Running, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "write_seconds", 0.2)
+    size = 16 * MEGABYTE
+    service.answers(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+    wire = await connect(gateway)
+    wire.ask()
+    await wire.reader.readuntil(b"\r\n\r\n")
+    while size:
+        size -= len(await wire.reader.readexactly(min(size, MEGABYTE // 4)))
+        await asyncio.sleep(0.02)
+    await eventually(lambda: at_rest(gateway), what="rest")
+    assert await counted(gateway) == {200: 2}
 
 
 async def test_a_request_known_by_its_bytes_says_its_length_where_it_waits_for_a_token(
@@ -302,6 +322,63 @@ async def test_the_rest_of_a_refused_upload_is_never_read_as_a_request(
         assert (await wire.answer())[0] == 200
     assert not any("hidden" in call.line for call in service.calls)
     assert at_rest(gateway)
+
+
+async def test_each_request_gets_its_own_answer_and_is_counted_once(
+    connect: Connect, world: World, gateway: Running, service: Service
+) -> None:
+    chance = random.Random(3)
+
+    async def handler(call: Call) -> None:
+        await call.read_body()
+        body = call.line.split()[1].encode() + b" " + call.body
+        body += bytes(chance.choice([0, 100, 300_000]))
+        kind = chance.random()
+        if kind < 0.1 and call.line.startswith("GET"):
+            call.writer.close()  # under the gateway's hands: sent again on a new connection
+        elif kind < 0.4:
+            await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
+            await asyncio.sleep(0)
+            await call.answer(body)
+        else:
+            await call.answer(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    service.handler = handler
+    world.publish(a_route(retries=3))
+    await gateway.serves(world._revision)
+    asked = 0
+
+    async def client(name: int) -> None:
+        nonlocal asked
+        wire = await connect(gateway)
+        for batch in range(8):
+            wanted = []
+            for number in range(chance.choice([1, 1, 2, 5])):
+                path = f"/{name}-{batch}-{number}"
+                body = path.encode() * chance.choice([1, 1000])
+                post = chance.random() < 0.5
+                wanted.append(f"{path} ".encode() + (body if post else b""))
+                data = wire.head(
+                    *(("POST", f"/orders{path}", f"Content-Length: {len(body)}") if post else ("GET", f"/orders{path}"))
+                )
+                data += body if post else b""
+                cut = chance.choice([0, 0, chance.randrange(len(data))])
+                for piece in filter(None, (data[:cut], data[cut:])):
+                    wire.writer.write(piece)
+                    await asyncio.sleep(chance.choice([0, 0, 0.003]))
+                asked += 1
+            for want in wanted:
+                status, _, got = await wire.answer()
+                if status == 200:
+                    assert got.rstrip(b"\0") == want
+                else:
+                    assert status in (502, 503)
+
+    await asyncio.gather(*(client(name) for name in range(10)))
+    await eventually(lambda: at_rest(gateway), what="rest")
+    totals = await counted(gateway)
+    assert sum(totals.values()) == asked + 1
+    assert totals[200] > asked * 0.8
 
 
 # Time
