@@ -16,11 +16,10 @@ from anumate.lib.problem import Problem
 from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import Exchange, Header, nominated
-from gateway.proxy.fields import FORWARDED, HOP_BY_HOP
+from gateway.proxy.fields import FORWARDED, HOP_BY_HOP, PSEUDONYM
 from gateway.proxy.handshake import SWITCH
 from gateway.proxy.live import Binding
 
-PSEUDONYM: Final = b"anumate"
 VIA: Final = b"1.1 " + PSEUDONYM
 
 _ORDINARY_CONNECTION: Final = (b"keep-alive", b"close")
@@ -118,11 +117,6 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in x.query:
         raise Problem("malformed_request", "A field or the query holds a line break, a NUL or a space.")
     return head + b"\r\n\r\n"
-
-
-def is_loop(via: bytes) -> bool:
-    """Whether a Via field says that the request went through a gateway of ours before."""
-    return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))
 
 
 def answer_head(status: int, headers: list[Header], added: list[Header], edits: Edits | None = None) -> list[Header]:
