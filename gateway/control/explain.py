@@ -122,16 +122,16 @@ def explain(
         if problem.code != "method_not_allowed":
             raise
         return Explanation(tenant, None, problem.detail, None, (), [], [], problem.status, problem.code)
+    named = host or any(name.lower() == "host" for name, _ in headers)
+    if named and host_owner()(x.host) != tenant:
+        sentence = f"Requests for {x.host} do not come to tenant {tenant}."
+        return Explanation(tenant, None, sentence, None, (), [], [], 404, "route_not_found")
     compiled = compile_table(0)
     router = Router(compiled.table)
     request = (tenant, x.host, method, x.path.matched, x.scope["headers"], x.query)
     verdicts = router.explain(*request)
     skipped = [str(each) for each in compiled.skipped if each.tenant == tenant]
     try:
-        named = host or any(name.lower() == "host" for name, _ in headers)
-        if named and host_owner()(x.host) != tenant:
-            verdicts = []
-            raise Problem("route_not_found", f"Requests for {x.host} do not come to tenant {tenant}.")
         if own := _own_answer(x, router, tenant):
             return Explanation(tenant, None, own.sentence, None, (), _untaken(verdicts), skipped, own.status)
         if is_loop(x.known.get(b"via", b"")):
