@@ -34,7 +34,7 @@ from registry.models import ApiKey
 from registry.selectors import catalog
 from registry.services.keys import record_of
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 OWN_PATHS: Final = ("/-/livez", "/-/readyz", "/-/metrics")
 _ABOUT: Final = "No route takes it, so the gateway says what it is."
@@ -172,9 +172,9 @@ def explain(
 def _exchange(method: str, host: str, target: str, headers: Sequence[tuple[str, str]], address: str) -> Exchange:
     """The request as a worker gets it. What clients keep to themselves is cut off: a fragment."""
     raw, _, query = target.encode().partition(b"#")[0].partition(b"?")
-    fields: Headers = [(name.lower().encode(), value.encode()) for name, value in headers]
+    fields = [(name.lower().encode(), value.strip(" \t").encode()) for name, value in headers]
     if host or not any(name == b"host" for name, _ in fields):
-        fields.insert(0, (b"host", host.encode() or b"localhost"))
+        fields.insert(0, (b"host", host.strip(" \t").encode() or b"localhost"))
     if any(byte <= 0x20 or byte == 0x7F for byte in query):
         raise Problem("malformed_request", "The query holds a space or a control character.")
     scope: Scope = {
