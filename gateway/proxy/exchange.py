@@ -149,7 +149,7 @@ class Exchange:
         """The same request once more, as far as it is known by its bytes, the table and the keys."""
         x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
         x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
-        x.last = known.last
+        x.last, x.content_length = known.last, known.content_length
         x.target, x.timeout, x.client = known.target, known.timeout, known.client
         return x
 

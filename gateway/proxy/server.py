@@ -12,7 +12,7 @@ from random import getrandbits
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
@@ -49,6 +49,8 @@ class Server(HttpToolsProtocol):
 
     head_seconds = 10.0
     """For a request's head, from its first byte on."""
+    write_seconds = 60.0
+    """A client that is slow to read takes at least a byte of its answer within so long."""
     log = logger
     signature: tuple[Header, ...] = ((b"via", VIA),)
     """What an answer of ours carries besides."""
@@ -64,6 +66,9 @@ class Server(HttpToolsProtocol):
         self._farewell: Problem | None = None
         self._closing = False
         self._leaving = False
+        self._running: RequestResponseCycle | None = None  # of several that came together, `cycle` is the last
+        self._unsent = 0  # bytes of answers that waited for the client when that was last looked at
+        self._write_timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls
 
@@ -77,7 +82,19 @@ class Server(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
         self._stop_head_timer()
+        self._stop_write_timer()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_timer()
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._farewell is not None:
@@ -197,10 +214,35 @@ class Server(HttpToolsProtocol):
             return
         self._refuse(Problem("request_timeout", f"The head of the request took over {self.head_seconds:g} s to come."))
 
+    # Who does not read
+
+    def _watch_reader(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(self.write_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        if self.transport.get_protocol() is not self:
+            return  # a WebSocket, which has its own time
+        if self.transport.get_write_buffer_size() != self._unsent:
+            self._watch_reader()
+            return
+        client = self.client[0] if self.client else "somebody"
+        self.log.info("cut off %s, who read nothing for %g s", client, self.write_seconds)
+        self.transport.abort()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _is_serving(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

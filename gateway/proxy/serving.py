@@ -44,6 +44,9 @@ class GatewayServer(UpgradingServer):
         if self._left or self._relay is not None or self._next:
             self._take_body(data)
         elif self._direct is not None and self._is_between_requests():
+            if self.flow.write_paused:
+                self._set_aside(data)  # or who reads nothing would have us keep all that is answered
+                return
             taken = self._direct.take(data, self)
             if taken is not True:
                 self._steps = taken or None
@@ -69,11 +72,15 @@ class GatewayServer(UpgradingServer):
             self._relay.more(body)
         if not rest:
             return
-        if self._is_serving():
-            self._next += rest  # the next request, which waits until this one is answered
-            self.transport.pause_reading()
+        if self._next or self._is_serving():
+            self._set_aside(rest)
         else:
             self.data_received(rest)
+
+    def _set_aside(self, data: bytes) -> None:
+        """The next request waits until this one is answered, and the client has read most of that."""
+        self._next += data
+        self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         relay, self._relay = self._relay, None
@@ -90,10 +97,12 @@ class GatewayServer(UpgradingServer):
         super().resume_writing()
         if self._relay is not None:
             self._relay.client_ready()
+        else:
+            self._take_next()
 
     def timeout_keep_alive_handler(self) -> None:
         # One timer for many requests, which looks again when its time has come: 1 us less for each.
-        if self._relay is not None:
+        if self._relay is not None or self._next:
             self._close_after(self.timeout_keep_alive)
         elif self._direct is not None and not (self._closing or self._leaving):
             left = self._used + self.timeout_keep_alive - self._direct.now()
@@ -148,21 +157,29 @@ class GatewayServer(UpgradingServer):
     def _answered(self, now: float, *, close: bool) -> None:
         self._used = now
         self.server_state.total_requests += 1
-        if close and self._left:
+        if close and (self._left or self._next):
+            self._next.clear()
             self._close_gently()
+            self.transport.resume_reading()
         elif close:
             self._closing = True
             self.transport.close()
-        elif self._leaving:
-            self._close_after(LAST_SECONDS)
-        elif self._next:
-            self._take_next()
+        else:
+            if self._leaving:
+                self._close_after(LAST_SECONDS)
+            if self._next:
+                self._take_next()
 
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _take_next(self) -> None:
+        """Go on with what was set aside, if its time has come."""
+        if not self._next or self.flow.write_paused or self._closing or self._is_serving():
+            return
+        if self.transport.is_closing():
+            return
         rest, self._next = bytes(self._next), bytearray()
         self.transport.resume_reading()
         self.data_received(rest)
@@ -188,5 +205,4 @@ class GatewayServer(UpgradingServer):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._next and not (self._closing or self.transport.is_closing()):
-            self._take_next()
+        self._take_next()
