@@ -84,7 +84,7 @@ def test_a_pattern_of_its_own_replaces_its_first_match() -> None:
     )
 
 
-@pytest.mark.parametrize("new", [r"/\3", r"/\g<nobody>", r"/\x"])
+@pytest.mark.parametrize("new", [r"/\3", r"/\g<nobody>", r"/\x", r"/\0", r"/\01", r"/\100", r"/\g<²>", r"/\g<>"])
 def test_a_group_that_the_pattern_has_not_is_refused(new: str) -> None:
     with pytest.raises(ValueError, match="no group"):
         check_groups("/(a)/(b)", new)
