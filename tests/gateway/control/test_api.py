@@ -238,6 +238,14 @@ class TestRoutes:
             assert [row["name"] for row in client.get(f"/v1/routes?{query}").json()["results"]] == expected
         assert [row["name"] for row in client.get("/v1/routes?page_size=1&page=2").json()["results"]] == ["web"]
 
+    @pytest.mark.parametrize(
+        "part", ['"\\ud800": 1', '"targets": [{"service": "a", "\\ud800": 1}]', '"cors": {"\\ud800": 1}']
+    )
+    def test_a_field_named_by_half_a_character_is_refused_as_any_other(self, part: str) -> None:
+        body = f'{{"name": "a", "service": "a", {part}}}'
+        refused = api().post("/v1/routes", body, content_type="application/json")
+        assert code(refused) == (422, "validation_failed")
+
     def test_deleting_a_route_leaves_its_service(self) -> None:
         client = api()
         client.post("/v1/routes", {"name": "orders", "service": "orders"})
