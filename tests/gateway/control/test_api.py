@@ -129,6 +129,11 @@ class TestRoutes:
             ({"path": "/a//b"}, "/path"),
             ({"path": "/a//.*", "path_type": "regex"}, "/path"),
             ({"path": "/a/../b"}, "/path"),
+            ({"path": "/a/%2E%2e/b"}, "/path"),
+            ({"path": "/%2e"}, "/path"),
+            ({"hosts": ["999.1"]}, "/hosts/0"),
+            ({"hosts": ["*.1.2.3.4"]}, "/hosts/0"),
+            ({"mirror": {"service": "a\0"}}, "/mirror"),
             ({"path": "(", "path_type": "regex"}, "/path"),
             ({"path_type": "glob"}, "/path_type"),
             ({"methods": ["get"]}, "/methods/0"),
@@ -232,6 +237,14 @@ class TestRoutes:
         for query, expected in {"service=web": ["web"], "enabled=true": ["orders"], "path=/nothing": []}.items():
             assert [row["name"] for row in client.get(f"/v1/routes?{query}").json()["results"]] == expected
         assert [row["name"] for row in client.get("/v1/routes?page_size=1&page=2").json()["results"]] == ["web"]
+
+    @pytest.mark.parametrize(
+        "part", ['"\\ud800": 1', '"targets": [{"service": "a", "\\ud800": 1}]', '"cors": {"\\ud800": 1}']
+    )
+    def test_a_field_named_by_half_a_character_is_refused_as_any_other(self, part: str) -> None:
+        body = f'{{"name": "a", "service": "a", {part}}}'
+        refused = api().post("/v1/routes", body, content_type="application/json")
+        assert code(refused) == (422, "validation_failed")
 
     def test_deleting_a_route_leaves_its_service(self) -> None:
         client = api()
