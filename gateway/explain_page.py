@@ -59,7 +59,7 @@ class ExplainForm(forms.Form):
 
     def clean_method(self) -> str:
         method = str(self.cleaned_data["method"]).upper()
-        rules.check_method(method)
+        rules.check_method_name(method)
         return method
 
     def clean_address(self) -> tuple[str, str]:

@@ -402,12 +402,17 @@ class BreakerPolicySerializer(StrictModel):
 class ExplainSerializer(Strict):
     """A request that was not sent: what would become of it?"""
 
-    method = Text(max_length=32, default="GET", validators=[rules.check_method])
+    method = Text(max_length=32, default="GET", validators=[rules.check_method_name])
     host = Text(max_length=260, default="", allow_blank=True)
     path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
     headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     key = Text(max_length=100, default="", allow_blank=True, write_only=True, help_text="An API key, or its public id.")
     address = serializers.IPAddressField(default="", allow_blank=True, help_text="Where the request comes from.")
+
+    def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
+        for pair in headers:
+            checked(rules.check_header, pair["name"], pair["value"])
+        return headers
 
 
 class VerdictSerializer(serializers.Serializer[Any]):
@@ -440,6 +445,7 @@ class AdmissionSerializer(serializers.Serializer[Any]):
     scopes = serializers.ListField(child=serializers.CharField())
     admitted = serializers.BooleanField(allow_null=True, help_text="null where no key was given.")
     sentence = serializers.CharField()
+    code = serializers.CharField(allow_null=True, help_text="Of the refusal.")
 
 
 class LimitInForceSerializer(serializers.Serializer[Any]):
@@ -457,6 +463,10 @@ class ExplainedSerializer(serializers.Serializer[Any]):
     targets = TargetSerializer(many=True)
     verdicts = VerdictSerializer(many=True, help_text="Every route, in order of precedence.")
     skipped = serializers.ListField(child=serializers.CharField(), help_text="Rows that cannot be served, and why.")
+    status = serializers.IntegerField(
+        allow_null=True, help_text="Of the gateway's own answer; null where a service answers."
+    )
+    code = serializers.CharField(allow_null=True, help_text="Of the gateway's refusal.")
     upstream_host = serializers.CharField(allow_null=True, help_text="The host that the service sees.")
     redirect = serializers.CharField(allow_null=True, help_text="The address that the client is sent to.")
     admission = AdmissionSerializer(allow_null=True)

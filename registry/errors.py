@@ -169,4 +169,9 @@ def _pointed(detail: Any, pointer: str = "") -> Iterator[dict[str, str]]:
             nested = isinstance(inner, (dict, list))
             yield from _pointed(inner, f"{pointer}/{index}" if nested else pointer)
     else:
-        yield {"pointer": pointer, "detail": str(detail)}
+        yield {"pointer": _text(pointer), "detail": _text(str(detail))}
+
+
+def _text(said: str) -> str:
+    """What of it UTF-8 can say: JSON may name a field by half a character."""
+    return said.encode("utf-8", "replace").decode()

@@ -18,6 +18,7 @@ _ORDER = (OK, WARNING, PROBLEM)
 
 # Signed addresses, leases and expiries suffer from about here; NTP keeps clocks far closer.
 SKEW_WARNING, SKEW_PROBLEM = 2.0, 30.0
+MOST_NAMED = 10
 EXPIRES_SOON = timedelta(days=14)
 # A check this late was not made: several turns of it, and never less than a restart of the worker takes.
 LATE_TURNS, LATE_LEAST = 4.0, 30.0
@@ -175,7 +176,9 @@ def _tables(seen: Visit) -> Iterator[Finding]:
             if revision
             else f"ha{'s' if count == 1 else 've'} no table"
         )
-        sentence = f"{workers} of the gateway {serve} while {published} is published."
+        names = seen.workers_at(revision)
+        named = f" ({', '.join(names[:MOST_NAMED])}{', …' if len(names) > MOST_NAMED else ''})" if names else ""
+        sentence = f"{workers} of the gateway{named} {serve} while {published} is published."
         step = "Its log says why it refuses the table. Is its REDIS_URL the control plane's? A restart reads it anew."
         yield Finding(PROBLEM, "routing table", sentence, step)
     if not outdated:

@@ -57,6 +57,11 @@ class Visit:
             served.append(asked["table_revision"])  # of a worker that tells nothing, as one with another Redis does
         return [revision for revision in served if revision != told["published"]]
 
+    def workers_at(self, revision: int) -> list[str]:
+        """The names of the gateway's workers that serve this table, as far as the key may know them."""
+        workers = (self.body("metrics") or {}).get("gateway", {}).get("workers", ())
+        return [each["worker"] for each in workers if each["table_revision"] == revision]
+
 
 def visit(api: Api, gateway: str = "") -> Visit:
     """Ask for everything; nothing is changed. `gateway` is its address, else the usual one.
@@ -74,6 +79,8 @@ def visit(api: Api, gateway: str = "") -> Visit:
         time.sleep(SETTLING_SECONDS)  # somebody may have edited just now
         _look(api, seen, "parts", "/health")
         _look(api, seen, "gateway", f"{seen.gateway_url}/-/readyz")
+    if seen.outdated():
+        _ask(seen, "metrics", lambda: api.get("/v1/metrics"))
     _ask(seen, "services", lambda: api.get("/v1/services", status="any"))
     _ask(seen, "eligible", lambda: api.get("/v1/services"))
     _ask(seen, "health", lambda: api.get("/v1/health/status"))

@@ -17,6 +17,7 @@ from gateway.proxy.policies import Address
 Doc = TypeVar("Doc", bound=msgspec.Struct)
 Json = dict[str, Any]
 
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 _WHERE: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 
 
@@ -35,6 +36,8 @@ def read(kind: type[Doc], value: Any) -> Doc:
     Raises:
         Misread: an unknown field, a wrong type, a value out of bounds, or fields that do not go together.
     """
+    if _holds_no_text(value):
+        raise Misread("", "It holds a NUL or half a character.")
     for path in _unknown(kind, value, ""):
         raise Misread(path, "There is no such field.")
     try:
@@ -121,6 +124,15 @@ def _unknown(kind: Any, value: Any, path: str) -> Iterator[str]:
             many = [(f"{path}{name}.{number}.", each) for number, each in enumerate(part)]
         for where, each in many:
             yield from _unknown(inner, each, where)
+
+
+def _holds_no_text(value: Any) -> bool:
+    """Whether a text in it is none that a database or UTF-8 takes."""
+    if isinstance(value, str):
+        return _NO_TEXT.search(value) is not None
+    if isinstance(value, Mapping):
+        return any(_holds_no_text(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_holds_no_text, value))
 
 
 def _struct_in(annotation: Any) -> Any:

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from django.conf import settings
 
-from anumate.lib.problem import Problem
+from anumate.lib.problem import KINDS, Problem
 from anumate.lib.redis import UNAVAILABLE
 from gateway.control.breakers import left_out_of
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
 from gateway.proxy.canary import Asking
-from gateway.proxy.entitlement import require_route, require_scopes, scopes_of
-from gateway.proxy.paths import RequestPath, read_path
+from gateway.proxy.cors import Cors, asked_method, of_route
+from gateway.proxy.entitlement import require_route, require_scopes, require_websockets, scopes_of
+from gateway.proxy.exchange import Exchange, Scope
+from gateway.proxy.fields import is_loop
+from gateway.proxy.options import AS_A_WHOLE, last_hop
 from gateway.proxy.policies import Document
 from gateway.proxy.reports import LeftOut
 from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Explained, Router, Rule
 from gateway.proxy.selection import Selection
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target
+from gateway.services import host_owner
 from registry.live.instances import Instance
 from registry.live.keys import KeyRecord, KeyRing, TenantRecord, public_id_of
 from registry.models import ApiKey
 from registry.selectors import catalog
 from registry.services.keys import record_of
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+OWN_PATHS: Final = ("/-/livez", "/-/readyz", "/-/metrics")
+_ABOUT: Final = "No route takes it, so the gateway says what it is."
 
 
 class Candidate(NamedTuple):
@@ -64,11 +72,15 @@ class Admission(NamedTuple):
     scopes: tuple[str, ...]
     admitted: bool | None
     sentence: str
+    code: str | None = None
+    """Of the refusal."""
 
 
 class Explanation(NamedTuple):
-    """`verdicts` has a line for every route of the tenant, in order of precedence. What follows `skipped` is None where
-    no route takes the request."""
+    """`verdicts` has a line for every route of the tenant, in order of precedence; none where the request is not for
+    them. `status` is that of the gateway's own answer, None where a service answers; `code` is a refusal's. The rest is
+    None where no route takes the request.
+    """
 
     tenant: str
     route: str | None
@@ -77,6 +89,8 @@ class Explanation(NamedTuple):
     targets: tuple[Target, ...]
     verdicts: list[Explained]
     skipped: list[str]
+    status: int | None = None
+    code: str | None = None
     upstream_host: str | None = None
     redirect: str | None = None
     admission: Admission | None = None
@@ -99,47 +113,129 @@ def explain(
     public id; `address` where the request comes from.
 
     Raises:
-        Problem: malformed_request, when the gateway would not read such a path.
+        Problem: malformed_request, when the gateway would not read such a request.
     """
+    x = _exchange(method, host, target, headers, address)
+    try:
+        x.read()
+    except Problem as problem:
+        if problem.code != "method_not_allowed":
+            raise
+        return Explanation(tenant, None, problem.detail, None, (), [], [], problem.status, problem.code)
+    named = host or any(name.lower() == "host" for name, _ in headers)
+    if named and host_owner()(x.host) != tenant:
+        sentence = f"Requests for {x.host} do not come to tenant {tenant}."
+        return Explanation(tenant, None, sentence, None, (), [], [], 404, "route_not_found")
     compiled = compile_table(0)
     router = Router(compiled.table)
-    raw, _, query = target.encode().partition(b"?")
-    path = read_path(raw)
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    fields: Headers = [(name.lower().encode(), value.encode()) for name, value in headers]
-    request = (tenant, name.lower(), method, path.matched, fields, query)
-    skipped = [str(each) for each in compiled.skipped if each.tenant == tenant]
+    request = (tenant, x.host, method, x.path.matched, x.fields.all, x.query)
     verdicts = router.explain(*request)
+    skipped = [str(each) for each in compiled.skipped if each.tenant == tenant]
     try:
+        if own := _own_answer(x, router, tenant):
+            return Explanation(tenant, None, own.sentence, None, (), _untaken(verdicts), skipped, own.status)
+        if is_loop(x.known.get(b"via", b"")):
+            raise Problem("loop_detected", "The request has been through this gateway before.")
         rule = router.match(*request)
+        seen = rule.rewriting.path(x.path)
+        address_of_redirect = _redirect(rule, x)
+        if x.handshake is not None and address_of_redirect is None:
+            require_websockets(rule.route)
     except Problem as problem:
-        return Explanation(tenant, None, problem.detail, None, (), verdicts, skipped)
+        if problem.code == "route_not_found" and x.path.matched == "/" and method in ("GET", "HEAD"):
+            return Explanation(tenant, None, _ABOUT, None, (), verdicts, skipped, 200)
+        untaken = _untaken(verdicts)
+        return Explanation(tenant, None, problem.detail, None, (), untaken, skipped, problem.status, problem.code)
     route = rule.route
     client = _client(tenant, key) if key else None
+    admission = _admission(route, key, client, address)
+    status = KINDS[admission.code].status if admission.code else route.redirect.status or None
     return Explanation(
         tenant=tenant,
         route=route.name,
         sentence=next(verdict.sentence for verdict in verdicts if verdict.takes_it),
-        upstream_path=None if route.redirect.status else rule.rewriting.path(path),
+        upstream_path=None if route.redirect.status else seen,
         targets=route.targets,
         verdicts=verdicts,
         skipped=skipped,
+        status=status,
+        code=admission.code,
         upstream_host=route.rewrite.host or host,
-        redirect=_redirect(rule, path, query, host, name),
-        admission=_admission(route, key, client, address),
+        redirect=address_of_redirect,
+        admission=admission,
         rate_limits=_rate_limits(compiled.table, route, client),
         policies=_policies(route),
-        destinations=list(_destinations(route, fields)),
+        destinations=list(_destinations(route, x.fields.all)),
     )
 
 
-def _redirect(rule: Rule, path: RequestPath, query: bytes, authority: str, host: str) -> str | None:
+def _exchange(method: str, host: str, target: str, headers: Sequence[tuple[str, str]], address: str) -> Exchange:
+    """The request as a worker gets it. What clients keep to themselves is cut off: a fragment."""
+    raw, _, query = target.encode().partition(b"#")[0].partition(b"?")
+    fields = [(name.lower().encode(), value.strip(" \t").encode()) for name, value in headers]
+    if host or not any(name == b"host" for name, _ in fields):
+        fields.insert(0, (b"host", host.strip(" \t").encode() or b"localhost"))
+    if any(byte <= 0x20 or byte == 0x7F for byte in query):
+        raise Problem("malformed_request", "The query holds a space or a control character.")
+    scope: Scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": raw.decode(),
+        "raw_path": raw,
+        "query_string": query,
+        "client": (address, 0),
+        "headers": fields,
+    }
+    return Exchange.of_scope(scope, 0.0)
+
+
+class _Own(NamedTuple):
+    status: int
+    sentence: str
+
+
+def _own_answer(x: Exchange, router: Router, tenant: str) -> _Own | None:
+    """What the gateway answers by itself, before it looks for a route.
+
+    Raises:
+        Problem: not_found.
+    """
+    if asked := asked_method(x):
+        rules = Cors.anywhere(settings.ENV.cors_origins)
+        with contextlib.suppress(Problem):
+            rule = router.match(tenant, x.host, asked, x.path.matched, x.fields.all, x.query)
+            rules = of_route(rule.route) or rules
+        if rules.enabled:
+            return _Own(204, "The gateway answers a browser's preflight itself.")
+    path = x.path.matched
+    if path in OWN_PATHS or (path == AS_A_WHOLE and x.method == "OPTIONS"):
+        return _Own(204 if path == AS_A_WHOLE else 200, "The gateway answers for itself here, and not for a service.")
+    if path.startswith("/-/"):
+        raise Problem("not_found", "Below /-/ are the gateway's own addresses, and no route's.")
+    if x.method == "OPTIONS" and last_hop(x):
+        return _Own(204, "Max-Forwards is 0, so the gateway answers itself.")
+    return None
+
+
+def _untaken(verdicts: list[Explained]) -> list[Explained]:
+    """None of them gets the request, though one would have taken it."""
+    return [
+        each._replace(takes_it=False, sentence="It would take the request, which does not come so far.")
+        if each.takes_it
+        else each
+        for each in verdicts
+    ]
+
+
+def _redirect(rule: Rule, x: Exchange) -> str | None:
     redirect = rule.route.redirect
     if not redirect.status:
         return None
-    query, _ = without_keys(rule.route, query)
-    address = location(redirect, rule.rewriting.redirected(path), query, scheme="http", authority=authority, host=host)
-    return address.decode()
+    authority, path = x.known[b"host"].decode("latin-1"), rule.rewriting.redirected(x.path)
+    query, _ = without_keys(rule.route, x.query)
+    return location(redirect, path, query, scheme=x.scheme, authority=authority, host=x.host).decode("latin-1")
 
 
 def _client(tenant: str, key: str) -> KeyRecord | None:
@@ -167,16 +263,24 @@ def _admission(route: Route, key: str, client: KeyRecord | None, address: str) -
     if not key:
         ways = " or ".join("an API key" if method == "key" else "a JWT" for method in methods)
         return Admission(True, methods, scopes, None, f"The caller needs {ways} with {', '.join(scopes)}.")
-    if client is None:
-        return Admission(True, methods, scopes, False, "This API key is not known here, or was revoked.")
-    if client.expires_at and client.expires_at <= time.time():
-        return Admission(True, methods, scopes, False, "This API key has expired.")
     try:
-        require_route(client, route, lambda: address)
-        require_scopes(client, scopes)
+        name = _admitted(route, client, address)
     except Problem as problem:
-        return Admission(True, methods, scopes, False, problem.detail)
-    return Admission(True, methods, scopes, True, f"The key {client.name} may use the route.")
+        return Admission(True, methods, scopes, False, problem.detail, problem.code)
+    return Admission(True, methods, scopes, True, f"The key {name} may use the route.")
+
+
+def _admitted(route: Route, client: KeyRecord | None, address: str) -> str:
+    """The name of the key, where it may use the route. Raises Problem."""
+    if "key" not in route.auth.methods:
+        raise Problem("api_key_missing", "The route takes a JWT, and no API key.")
+    if client is None:
+        raise Problem("api_key_invalid", "This API key is not known here, or was revoked.")
+    if client.expires_at and client.expires_at <= time.time():
+        raise Problem("api_key_expired", "This API key has expired.")
+    require_route(client, route, lambda: address)
+    require_scopes(client, scopes_of(route))
+    return client.name
 
 
 def _rate_limits(table: RoutingTable, route: Route, client: KeyRecord | None) -> list[RateLimit]:

@@ -54,7 +54,7 @@ def check_path(path: str, path_type: str) -> None:
         read_path(path.encode())
     except Problem as problem:
         raise ValidationError(problem.detail) from None
-    if any(segment in {".", ".."} for segment in path.split("/")):
+    if has_dot_segments(path):
         raise ValidationError("Requests are matched without /./ and /../, so this path would match none.")
     if "?" in path or "#" in path:
         raise ValidationError("A path has no ? and no #; ask for query parameters on their own.")
@@ -77,7 +77,8 @@ def check_new_path(path: str) -> None:
 
 
 def check_host(host: str) -> None:
-    if not _NAME.fullmatch(host.removeprefix("*.")):
+    name = host.removeprefix("*.")
+    if not _NAME.fullmatch(name) or (_NUMERIC.fullmatch(name) and not _is_ip(host, IPv4Address)):
         raise ValidationError(f"{host!r} is no host name. Use api.example.com or *.example.com, without a port.")
 
 

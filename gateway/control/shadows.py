@@ -81,6 +81,8 @@ def _contradictions(route: Route) -> Iterator[str]:
             f"No request ever comes to {route.name}: its expression is matched against the whole path, and begins "
             "without the slash that every path has in front."
         )
+    if route.path_type != "regex" and route.path.startswith("/-/"):
+        yield f"No request ever comes to {route.name}: what is below /-/ the gateway answers itself."
     for what, pairs in (
         ("header", [(pair.name.lower(), pair.value) for pair in route.headers]),
         ("query parameter", [(pair.name, pair.value) for pair in route.query]),

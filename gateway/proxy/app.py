@@ -25,11 +25,13 @@ from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors, asked_method
 from gateway.proxy.direct import Direct
+from gateway.proxy.entitlement import require_websockets
 from gateway.proxy.errors import answer_of, date_field
 from gateway.proxy.exchange import Exchange, Scope
+from gateway.proxy.fields import is_loop
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard
-from gateway.proxy.heads import VIA, Peers, is_loop
+from gateway.proxy.heads import VIA, Peers
 from gateway.proxy.limiter import Limiter, Policy, tightest
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
@@ -134,7 +136,7 @@ class Gateway:
         if binding.route.redirect.status:
             return binding, None
         if x.handshake is not None:
-            _require_websockets(binding)
+            require_websockets(binding.route)
         x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
         return binding, self.limit(here, binding, x)
 
@@ -376,11 +378,6 @@ def _answer_of(problem: Problem, x: Exchange) -> Own:
 def _line(x: Exchange) -> str:
     """Method and path as one line of a log may hold them, whatever bytes they are made of."""
     return ascii(f"{x.method} {x.raw_path.decode('latin-1')}")[1:-1]
-
-
-def _require_websockets(binding: Binding) -> None:
-    if not binding.route.websockets.enabled:
-        raise Problem("malformed_request", f"Route {binding.route.name} takes no WebSocket connections.")
 
 
 async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:

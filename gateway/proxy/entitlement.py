@@ -1,4 +1,4 @@
-"""What a caller that has proved who it is may use. The data plane asks here, and so does explain."""
+"""What a route takes, and what a caller that has proved who it is may use. Data plane and explain ask here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def require_scopes(client: KeyRecord, scopes: Iterable[str]) -> None:
     for scope in scopes:
         if not client.allows(scope):
             raise Problem("scope_missing", f"The key needs scope {scope} here.")
+
+
+def require_websockets(route: Route) -> None:
+    """Raises Problem: malformed_request."""
+    if not route.websockets.enabled:
+        raise Problem("malformed_request", f"Route {route.name} takes no WebSocket connections.")
 
 
 def require_route(client: KeyRecord, route: Route, address: Callable[[], str]) -> None:

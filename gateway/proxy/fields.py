@@ -23,3 +23,10 @@ HANDLED: Final = frozenset(
 )
 # Names by which the gateway speaks to services; nobody else may.
 OURS: Final = (b"x-consumer-", b"x-forwarded-")
+PSEUDONYM: Final = b"anumate"
+"""Our name in Via."""
+
+
+def is_loop(via: bytes) -> bool:
+    """Whether a Via field says that the request went through a gateway of ours before."""
+    return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))

@@ -16,12 +16,11 @@ from gateway.proxy.answer import ORDINARY_CONNECTION, Answer
 from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.fields import FORWARDED
+from gateway.proxy.fields import FORWARDED, PSEUDONYM
 from gateway.proxy.handshake import SWITCH
 from gateway.proxy.live import Binding
 from gateway.proxy.request import Header, encoded, nominated
 
-PSEUDONYM: Final = b"anumate"
 VIA: Final = b"1.1 " + PSEUDONYM
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
@@ -149,11 +148,6 @@ def _require_lines(lines: bytes, count: int) -> None:
     """Servers differ in what they let through. One look at the whole: every line end must be one of ours."""
     if lines.count(b"\n") != count or lines.count(b"\r") != count or b"\0" in lines:
         raise Problem("malformed_request", "A field or the query holds a line break or a NUL.")
-
-
-def is_loop(via: bytes) -> bool:
-    """Whether a Via field says that the request went through a gateway of ours before."""
-    return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))
 
 
 def answer_head(answer: Answer, added: list[Header], edits: Edits | None = None) -> list[Header]:

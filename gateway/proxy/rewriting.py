@@ -163,6 +163,9 @@ def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
 _GROUP = re.compile(r"\\(g<([^>]*)>|[0-9]+|.?)")
 
 
+_NUMBER = re.compile(r"[0-9]+")
+
+
 def constant(new: str) -> str:
     """The replacement with a letter in place of each of its groups."""
     return _GROUP.sub(lambda escape: escape[0] if escape[1] in ("", "\\") else "x", new)
@@ -180,10 +183,14 @@ def check_groups(pattern: str, new: str) -> None:
 def _checked(pattern: str, new: str) -> Any:
     compiled = compile_pattern(pattern)
     for escape in _GROUP.finditer(new):
-        name = escape[2] if escape[2] is not None else escape[1]
+        name, bare = (escape[1], True) if escape[2] is None else (escape[2], False)
         if name == "\\":
             continue
-        known = int(name) <= compiled.groups if name.isdigit() else name in compiled.groupindex and escape[2]
+        if _NUMBER.fullmatch(name):
+            # A bare number with a zero in front, or of three digits, is a character in octal.
+            known = int(name) <= compiled.groups and not (bare and (name[0] == "0" or len(name) > 2))
+        else:
+            known = not bare and name in compiled.groupindex
         if not known:
             raise ValueError(f"{escape[0]} names no group of the pattern.")
     return compiled

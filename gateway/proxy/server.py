@@ -161,7 +161,7 @@ class Server(HttpToolsProtocol):
         self._field_bytes += len(name) + len(value) + 4  # colon, space and line end
         if self._field_bytes > FIELDS_LIMIT or len(self.headers) >= FIELDS_COUNT:
             self._reject(_too_large())
-        name = name.lower()
+        name, value = name.lower(), value.strip(b" \t")  # RFC 9112 §5.1; the parser leaves what is behind
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

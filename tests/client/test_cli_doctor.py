@@ -164,6 +164,14 @@ def test_a_worker_that_serves_another_table_than_the_published_one_is_a_problem(
     assert one(seen(parts=serving(7, *served))) == ("problem", sentence)
 
 
+def test_workers_that_lag_are_named_where_the_key_may_know_them() -> None:
+    workers = [{"worker": f"host-{n}", "table_revision": 5 + n % 2 * 2, "table_lag": 2 - n % 2 * 2} for n in range(4)]
+    found = one(seen(parts=serving(7, 5, 5, 7, 7), metrics={"gateway": {"workers": workers}}))
+    assert found[1] == "2 workers of the gateway (host-0, host-2) serve revision 5 while 7 is published."
+    many = [{"worker": f"w{n}", "table_revision": 5, "table_lag": 2} for n in range(11)]
+    assert "w9, …)" in one(seen(parts=serving(7, *[5] * 11), metrics={"gateway": {"workers": many}}))[1]
+
+
 def test_a_gateway_that_tells_the_control_plane_nothing_is_asked_itself() -> None:
     behind = {"status": "ready", "redis": "connected", "table_revision": 3}
     found = [each.sentence for each in told(seen(gateway=behind, parts=serving(7)))]

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from gateway.forms import RouteForm
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
-from registry.models import AuditEntry, Service
+from registry.models import AuditEntry, Service, TenantHost
 from tests.api import api, code, pointers, tenant
 
 pytestmark = pytest.mark.django_db
@@ -129,6 +129,11 @@ class TestRoutes:
             ({"path": "/a//b"}, "/path"),
             ({"path": "/a//.*", "path_type": "regex"}, "/path"),
             ({"path": "/a/../b"}, "/path"),
+            ({"path": "/a/%2E%2e/b"}, "/path"),
+            ({"path": "/%2e"}, "/path"),
+            ({"hosts": ["999.1"]}, "/hosts/0"),
+            ({"hosts": ["*.1.2.3.4"]}, "/hosts/0"),
+            ({"mirror": {"service": "a\0"}}, "/mirror"),
             ({"path": "(", "path_type": "regex"}, "/path"),
             ({"path_type": "glob"}, "/path_type"),
             ({"methods": ["get"]}, "/methods/0"),
@@ -232,6 +237,14 @@ class TestRoutes:
         for query, expected in {"service=web": ["web"], "enabled=true": ["orders"], "path=/nothing": []}.items():
             assert [row["name"] for row in client.get(f"/v1/routes?{query}").json()["results"]] == expected
         assert [row["name"] for row in client.get("/v1/routes?page_size=1&page=2").json()["results"]] == ["web"]
+
+    @pytest.mark.parametrize(
+        "part", ['"\\ud800": 1', '"targets": [{"service": "a", "\\ud800": 1}]', '"cors": {"\\ud800": 1}']
+    )
+    def test_a_field_named_by_half_a_character_is_refused_as_any_other(self, part: str) -> None:
+        body = f'{{"name": "a", "service": "a", {part}}}'
+        refused = api().post("/v1/routes", body, content_type="application/json")
+        assert code(refused) == (422, "validation_failed")
 
     def test_deleting_a_route_leaves_its_service(self) -> None:
         client = api()
@@ -376,9 +389,48 @@ class TestExplain:
         assert (found["route"], found["targets"]) == (None, [])
         assert found["sentence"]
 
+    def test_it_tells_what_the_gateway_refuses_or_answers_itself(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "path": "/", "service": "orders", "auth_required": False})
+        loop = [{"name": "Via", "value": "1.0 edge, 1.1 anumate"}]
+        for body, expected in (
+            ({"method": "TRACE"}, (405, "method_not_allowed")),
+            ({"method": "CONNECT"}, (405, "method_not_allowed")),
+            ({"headers": loop}, (508, "loop_detected")),
+            ({"path": "/-/readyz"}, (200, None)),
+            ({"path": "/-/nowhere"}, (404, "not_found")),
+        ):
+            found = client.post("/v1/routes/explain", body).json()
+            assert (found["status"], found["code"], found["route"]) == (*expected, None), body
+            assert not any(each["takes_it"] for each in found["verdicts"])
+        found = client.post("/v1/routes/explain", {"path": "/#a", "host": "Any.example:80"}).json()
+        assert (found["route"], found["status"], found["code"]) == ("orders", None, None)
+
+    def test_a_key_is_no_way_into_a_route_for_tokens(self) -> None:
+        client = api()
+        client.post("/v1/routes", {"name": "tokens", "path": "/", "service": "a", "auth": {"methods": ["jwt"]}})
+        made = client.post("/v1/api-keys", {"name": "k", "scopes": ["gateway:invoke"]}).json()
+        found = client.post("/v1/routes/explain", {"key": made["secret"]}).json()
+        assert (found["admission"]["admitted"], found["code"]) == (False, "api_key_missing")
+        found = client.post("/v1/routes/explain", {}).json()
+        assert found["admission"]["admitted"] is None
+        assert found["admission"]["sentence"] == "The caller needs a JWT with gateway:invoke."
+
+    def test_a_host_of_another_tenant_is_not_for_these_routes(self) -> None:
+        TenantHost.objects.create(tenant=tenant("acme"), host="acme.example")
+        client = api()
+        client.post("/v1/routes", {"name": "orders", "path": "/", "service": "orders"})
+        for asked in ({"host": "ACME.example:80"}, {"headers": [{"name": "Host", "value": "acme.example"}]}):
+            found = client.post("/v1/routes/explain", asked).json()
+            assert (found["route"], found["code"], found["verdicts"]) == (None, "route_not_found", [])
+            assert found["sentence"] == "Requests for acme.example do not come to tenant default."
+
     @pytest.mark.parametrize(
         ("body", "expected"),
         [
+            ({"path": "/a?b c"}, (400, "malformed_request")),
+            ({"host": "user@a.example"}, (400, "malformed_request")),
+            ({"headers": [{"name": "A b", "value": ""}]}, (422, "validation_failed")),
             ({"path": "/a%00b"}, (400, "malformed_request")),
             ({"path": "a"}, (400, "malformed_request")),
             ({"method": "get"}, (422, "validation_failed")),

@@ -143,6 +143,9 @@ def test_what_may_be_said_is_taken(kind: type[policies.Document], value: Any) ->
         (policies.Mirror, {"service": "No"}, ""),
         (policies.Auth, {"methods": []}, "methods"),
         (policies.Auth, {"query_parameter": "a&b"}, ""),
+        (policies.Auth, {"issuers": ["\ud800"]}, ""),
+        (policies.Auth, {"\ud800": 1}, ""),
+        (policies.Address, {"host": "a", "port": 1, "zone": "\0"}, ""),
     ],
 )
 def test_what_cannot_be_is_refused_at_its_place(kind: type[policies.Document], value: Any, path: str) -> None:

@@ -147,6 +147,13 @@ def test_an_expression_that_may_match_a_path_is_not(path: str) -> None:
     assert warnings(route, RoutingTable(1, (route,))) == []
 
 
+def test_a_route_below_the_gateways_own_addresses_is_told() -> None:
+    route = a_route("old", id=1, path="/-/livez")
+    assert warnings(route, RoutingTable(1, (route,))) == [
+        "No request ever comes to old: what is below /-/ the gateway answers itself."
+    ]
+
+
 def test_a_condition_that_is_given_twice_is_told() -> None:
     headers = (Pair("X-A", "1"), Pair("x-a", "2"), Pair("X-B", "1"), Pair("X-B", "1"))
     route = a_route("old", id=1, headers=headers, query=(Pair("q", "1"), Pair("Q", "2"), Pair("q", "3")))

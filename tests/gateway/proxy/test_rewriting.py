@@ -96,7 +96,7 @@ def test_no_spelling_of_a_path_gets_round_its_rewriting(path: str, seen: str) ->
     assert rewritten(path, path="/api", rewrite=Rewrite(pattern="/api/internal", path="/public")) == seen
 
 
-@pytest.mark.parametrize("new", [r"/\3", r"/\g<nobody>", r"/\x"])
+@pytest.mark.parametrize("new", [r"/\3", r"/\g<nobody>", r"/\x", r"/\0", r"/\01", r"/\100", r"/\g<²>", r"/\g<>"])
 def test_a_group_that_the_pattern_has_not_is_refused(new: str) -> None:
     with pytest.raises(ValueError, match="no group"):
         check_groups("/(a)/(b)", new)

@@ -1,0 +1,135 @@
+"""What explain says becomes of a request is what a gateway does with it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from anumate.lib.problem import Problem
+from gateway.control.compile import Compiled
+from gateway.control.explain import explain
+from gateway.proxy.policies import Auth, Cors, Pair, Redirect, Rewrite, WebSockets
+from gateway.proxy.table import RoutingTable
+from tests.gateway.proxy.conftest import Running, World, a_route, gateway, service, world
+
+__all__ = ["gateway", "service", "world"]  # fixtures of the data plane's tests
+
+OPEN: dict[str, Any] = {"auth_required": False}
+ROUTES = (
+    a_route("orders", id=1, **OPEN),
+    a_route("shop", id=2, path="/", hosts=("shop.example", "*.deep.example"), **OPEN),
+    a_route("six", id=3, path="/six", methods=("GET", "POST"), **OPEN),
+    a_route("moved", id=4, path="/moved", targets=(), redirect=Redirect(308, path="/new")),
+    a_route("keys", id=5, path="/keys"),
+    a_route("tokens", id=6, path="/tokens", auth=Auth(methods=("jwt",))),
+    a_route("pages", id=7, path="/pages", cors=Cors(origins=("https://app.example",)), **OPEN),
+    a_route("asked", id=8, path="/asked", headers=(Pair("X-A", "1"),), query=(Pair("q", "a b"),), **OPEN),
+    a_route("made", id=9, path="/x(.*)", path_type="regex", rewrite=Rewrite(path=r"/public/\1"), **OPEN),
+    a_route("plain", id=10, path="/plain", websockets=WebSockets(enabled=False), **OPEN),
+    a_route("exact", id=11, path="/Exact/", path_type="exact", **OPEN),
+)
+HANDSHAKE = (
+    *(("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+)
+PREFLIGHT = (("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET"))
+Asked = tuple[str, str, str, tuple[tuple[str, str], ...]]
+
+HOSTS = """any.example Any.Example:8080 Shop.EXAMPLE:8080 shop.example. a.deep.example deep.example [::1] [::1]:8080 h:
+user@h [::1 h:port h,i"""
+PATHS = r"""/ /orders /orders/7 /nowhere /keys /tokens /tokens/1 /moved/a?b=c /Exact/ /exact/ /Exact orders *
+/-/livez /-/readyz /-/metrics /-/other /-/ /- /%2d/livez
+/orders?a=/six /orders/../six /orders/%2e%2e/six /orders%2f /%zz /o%72ders //orders /orders;v=1 /orders/\ /orders?a\b
+/orders#part /orders#?q /orders?x#part /#/orders /orders? /orders?? /xa..b /x../secret /x%2E./s"""
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+FIELDS: tuple[tuple[tuple[str, str], ...], ...] = (
+    PREFLIGHT,
+    HANDSHAKE,
+    HANDSHAKE[:3],
+    *((("Via", via),) for via in ("1.1 anumate", "1.0 fred, 1.1 anumate", "1.1 anumated", "HTTP/1.1 anumate")),
+    *((("Max-Forwards", hops),) for hops in ("0", "1", "none")),
+    (("Content-Length", "1"), ("Transfer-Encoding", "chunked")),
+)
+ASKED: list[Asked] = [
+    *(("GET", host, path, ()) for host in HOSTS.split() for path in ("/", "/orders/7")),
+    *(("GET", host, "/orders", ()) for host in ("a b", "h ")),
+    *(("GET", "h", path, ()) for path in (*PATHS.split(), "/orders?a b", "/a b", "/é")),
+    *((method, "h", path, ()) for method in METHODS for path in ("/six", "/", "/-/livez", "/-/options", "/orders")),
+    *(
+        (method, "h", path, fields)
+        for method in ("GET", "OPTIONS", "TRACE")
+        for path in ("/orders", "/nowhere", "/", "/-/livez", "/pages", "/plain", "/moved")
+        for fields in FIELDS
+    ),
+    *(("GET", "h", f"/asked?{query}", (("X-A", "1"),)) for query in ("q=a+b", "q=a%20b", "q=b", "q=b&q=a+b")),
+    ("GET", "h", "/asked?q=a+b", (("X-A", "2"),)),
+]
+
+
+def some_requests(chance: random.Random, count: int) -> list[Asked]:
+    """Put together from what the table above is made of."""
+    pieces = ["/", "//", "orders", "six", "-", "..", ".", "%2e", "%2F", "%", "#", "?", "a", "x", ";", "Exact/", "livez"]
+    hosts = ["h", "shop.example", "SHOP.example:1", "a.deep.example.", "[::1]", "h:80:80", "x.shop.example"]
+    return [
+        (
+            chance.choice(["GET", "POST", "OPTIONS", "TRACE", "HEAD", "PUT"]),
+            chance.choice(hosts),
+            "/" + "".join(chance.choices(pieces, k=chance.randrange(5))),
+            chance.choice([(), (), (), PREFLIGHT, (("Via", "1.1 anumate"),), (("X-A", "1"),)]),
+        )
+        for _ in range(count)
+    ]
+
+
+def explained(asked: Asked) -> Any:
+    """Code of the refusal (of HEAD, its status), the route, or the status of the gateway's own answer."""
+    method, host, target, headers = asked
+    try:
+        found = explain("default", method=method, host=host, target=target, headers=headers)
+    except Problem as problem:
+        return problem.status if method == "HEAD" else problem.code
+    if found.code and method == "HEAD":
+        return found.status
+    if found.admission and found.admission.auth_required and found.admission.admitted is None:
+        return "api_key_missing"  # nobody comes with one
+    assert found.status in (None, 308) or found.route is None
+    return found.code or found.route or found.status
+
+
+async def answered(world: World, gateway: Running, asked: Asked) -> Any:
+    method, host, target, headers = asked
+    calls, routes = sum(len(each.calls) for each in world.services), gateway.app.recorder.tallies
+    routes.clear()
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
+    if method in ("HEAD", "OPTIONS"):
+        lines.append("Connection: close")  # nothing else tells where an answer without body ends
+    head, _, body = (await gateway.raw("\r\n".join([*lines, "", ""]).encode())).partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    if status >= 400:
+        return status if method == "HEAD" else msgspec.json.decode(body)["code"]
+    served = sum(len(each.calls) for each in world.services) > calls
+    return next(route for _, route, *_ in routes) if served or status == 308 else status
+
+
+@pytest.fixture
+def explaining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain has the gateway's table, and nobody knows a host but the default tenant."""
+    monkeypatch.setattr("gateway.control.explain.compile_table", lambda _: Compiled(RoutingTable(1, ROUTES), []))
+    monkeypatch.setattr("gateway.control.explain.host_owner", lambda: lambda _: "default")
+    monkeypatch.setattr("gateway.control.explain._destinations", lambda *_: ())
+
+
+@pytest.mark.parametrize("requests", [ASKED, some_requests(random.Random(11), 300)], ids=["listed", "random"])
+@pytest.mark.usefixtures("explaining")
+async def test_explain_says_what_the_gateway_does(world: World, gateway: Running, requests: list[Asked]) -> None:
+    world.publish(*ROUTES)
+    await gateway.serves(world._revision)
+    differ = [
+        f"{asked}: {said} is said, {done} is done"
+        for asked in requests
+        if (said := explained(asked)) != (done := await answered(world, gateway, asked))
+    ]
+    assert not differ, "\n".join(differ)
