@@ -26,10 +26,25 @@ WATCH_AFTER: Final = 0.05
 STALL_SECONDS: Final = 1.0
 """Seconds without a piece of an upload after which an instance that hangs up gave up on the client, not on us."""
 
+GRACE_SECONDS: Final = 5.0
+"""For so long at least, nobody minds at what pace an upload comes."""
+
 
 def stalled(seconds: float) -> Problem:
     """The client's upload stopped in the middle: its failure, and the rest must not be read as the next request."""
     return Problem("request_timeout", f"No byte of the body came for {seconds:.3g} s.", headers={"Connection": "close"})
+
+
+def require_pace(held_up: float, size: int, timeout: float, rate: int) -> None:
+    """A client that dribbles its upload must not hold an instance for ever: besides `timeout`, or five seconds, it may
+    be waited for as long as `size` bytes take at `rate` bytes a second; 0 is any pace.
+
+    Raises:
+        Problem: request_timeout.
+    """
+    if rate and held_up > max(timeout, GRACE_SECONDS) + size / rate:
+        detail = f"The body comes at less than {rate} bytes a second."
+        raise Problem("request_timeout", detail, headers={"Connection": "close"})
 
 
 class Forwarder:
@@ -107,19 +122,18 @@ class Forwarder:
         Raises:
             UpstreamError, ClientGone, Problem: there will be none.
         """
-        timeouts = binding.route.timeouts
         connection = endpoint.pool.take()
         if connection is not None:
             try:
-                return await Delivery(x, connection, receive, timeouts.idle).start(head)
+                return await Delivery(binding, x, connection, receive).start(head)
             except ClosedEarly:
                 # It was closed under our hands: that says nothing about the instance.
                 if not (connection.silent and x.replayable):
                     raise
                 if x.kept is not None:
                     x.kept.rewind()
-        connection = await endpoint.pool.connect(min(timeouts.connect, x.timeout))
-        return await Delivery(x, connection, receive, timeouts.idle).start(head)
+        connection = await endpoint.pool.connect(min(binding.route.timeouts.connect, x.timeout))
+        return await Delivery(binding, x, connection, receive).start(head)
 
     async def answer(
         self,
@@ -181,15 +195,17 @@ class Delivery:
     """One exchange on one connection: what runs beside it (the body on its way, the clock, the ear for a hang-up)."""
 
     __slots__ = (
-        *("_asked", "_companion", "_deadline", "_expecting", "_held_up", "_idle", "_left", "_loop"),
-        *("_receive", "_timeout", "_timer", "_x", "connection", "sent"),
+        *("_asked", "_companion", "_deadline", "_expecting", "_got", "_held_up", "_idle", "_left", "_loop"),
+        *("_rate", "_receive", "_timeout", "_timer", "_x", "connection", "sent"),
     )
 
-    def __init__(self, x: Exchange, connection: Connection, receive: Receive, idle: float) -> None:
+    def __init__(self, binding: Binding, x: Exchange, connection: Connection, receive: Receive) -> None:
         self._x = x
+        self._rate = binding.route.limits.body_rate
+        self._got = 0
         self.connection = connection
         self._receive = receive
-        self._idle = idle
+        self._idle = binding.route.timeouts.idle
         self._timeout = x.timeout
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + x.timeout
@@ -311,10 +327,12 @@ class Delivery:
             self._deadline = self._asked + self._timeout  # each waits for the other only so long
             try:
                 message = await self._receive()
-            except Problem as problem:  # it is longer than the route takes
+                self._held_up += self._stall
+                self._got += len(message.get("body", b""))
+                require_pace(self._held_up, self._got, self._timeout, self._rate)
+            except Problem as problem:  # it is longer than the route takes, or too slow
                 connection.abort(problem)
                 return
-            self._held_up += self._stall
             self._asked = 0.0
             if message["type"] == "http.disconnect":
                 connection.abort(ClientGone())

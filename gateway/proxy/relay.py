@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.forwarder import STALL_SECONDS, stalled
+from gateway.proxy.forwarder import STALL_SECONDS, require_pace, stalled
 from gateway.proxy.guard import Pass
 from gateway.proxy.live import Binding
 from gateway.proxy.recorder import CLIENT_GONE
@@ -52,7 +53,7 @@ class Client(Protocol):
 
 class Relay:
     __slots__ = (
-        *("_asked", "_chunked", "_close", "_deadline", "_direct", "_failed", "_heard", "_held_up", "_left"),
+        *("_asked", "_chunked", "_close", "_deadline", "_direct", "_failed", "_got", "_heard", "_held_up", "_left"),
         *("_client_slow", "_instance_slow", "_whole_body"),
         *("binding", "client", "connection", "endpoint", "head", "permit", "started", "x"),
     )
@@ -82,7 +83,8 @@ class Relay:
     def begin(self, length: int, body: bytes) -> None:
         """Send the request, with as much of its body as there is."""
         x = self.x
-        self._left = length - len(body)
+        self._got = len(body)
+        self._left = length - self._got
         if x.has_body:
             x.first_body = {"body": body, "more_body": self._left > 0}
         now = self.started = self._heard = self._asked = self._direct.now()
@@ -102,7 +104,13 @@ class Relay:
             self._held_up += now - self._asked
         self._asked = now
         self._deadline = now + self.x.timeout  # the instance cannot answer what it has not got
-        self.connection.write(data)
+        self._got += len(data)
+        try:
+            require_pace(self._held_up, self._got, self.x.timeout, self.binding.route.limits.body_rate)
+        except Problem as problem:
+            self.connection.abort(problem)
+        else:
+            self.connection.write(data)
 
     def gone(self) -> None:
         """It hung up: nobody's failure."""

@@ -11,7 +11,7 @@ import pytest
 
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import forwarder
-from gateway.proxy.policies import Timeouts
+from gateway.proxy.policies import Limits, Timeouts
 from gateway.proxy.table import Upstream
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
@@ -286,6 +286,35 @@ async def test_an_instance_that_gives_up_on_a_stalled_client_is_not_blamed(
     answer = await gateway.raw(head_of(world, "POST", "Content-Length: 100\r\n") + b"some")
     assert answer.startswith(b"HTTP/1.1 408 "), answer
     await nobody_is_blamed(gateway, service)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("rate", [0, 240])
+async def test_a_client_that_dribbles_its_upload_is_told_so_where_the_route_minds(
+    world: World, monkeypatch: pytest.MonkeyPatch, framing: str, rate: int
+) -> None:
+    monkeypatch.setattr(forwarder, "GRACE_SECONDS", 0.0)
+    world.publish(a_route(timeout_seconds=0.2, limits=Limits(body_rate=rate)))
+    await world.service()
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    await gateway.get()  # so that a connection is at hand
+    piece = b"x" if framing.startswith("Content") else b"1\r\nx\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(head_of(world, "POST", f"{framing}\r\n") + piece)
+    answer = b""
+    for _ in range(12):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                answer += await reader.read(4096)
+            break
+        writer.write(piece)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ") if rate else not answer
+    (endpoint,) = gateway.app.balancer.endpoints()
+    await eventually(lambda: endpoint.in_flight == 0, what="the instance to be let go")
+    (breaker,) = gateway.app.guard.report(0.0).breakers
+    assert (breaker.calls, breaker.failures) == (1, 0)  # the first request alone
 
 
 async def nobody_is_blamed(gateway: Running, service: Service) -> None:
