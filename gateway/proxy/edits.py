@@ -10,15 +10,14 @@ Header = tuple[bytes, bytes]
 
 
 class Edits:
-    """`dropped` are the names whose fields go; `fields` come in their place or besides, `lines` are the same."""
+    """`dropped` are the names whose fields go; `fields` come in their place or besides."""
 
-    __slots__ = ("dropped", "fields", "lines")
+    __slots__ = ("dropped", "fields")
 
     def __init__(self, edits: HeaderEdits) -> None:
         names = (*edits.remove, *(pair.name for pair in edits.set))
         self.dropped = frozenset(name.lower().encode() for name in names)
         self.fields = tuple((pair.name.lower().encode(), pair.value.encode()) for pair in (*edits.set, *edits.add))
-        self.lines = tuple(b"%b: %b" % field for field in self.fields)
 
     def kept(self, fields: Iterable[Header]) -> list[Header]:
         """Those that stay."""

@@ -35,6 +35,12 @@ def stalled(seconds: float) -> Problem:
     return Problem("request_timeout", f"No byte of the body came for {seconds:.3g} s.", headers={"Connection": "close"})
 
 
+def chunk(data: bytes, *, last: bool) -> bytes:
+    """A piece of a body in chunked coding."""
+    framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return framed + b"0\r\n\r\n" if last else framed
+
+
 def require_pace(held_up: float, size: int, timeout: float, rate: int) -> None:
     """A client that dribbles its upload must not hold an instance for ever: besides `timeout`, or five seconds, it may
     be waited for as long as `size` bytes take at `rate` bytes a second; 0 is any pace.
@@ -346,5 +352,4 @@ class Delivery:
     def _framed(self, data: bytes, more: bool) -> bytes:
         if self._x.content_length is not None:
             return data
-        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        return chunk if more else chunk + b"0\r\n\r\n"
+        return chunk(data, last=not more)

@@ -15,7 +15,7 @@ from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import Outcome
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.forwarder import STALL_SECONDS, require_pace, stalled
+from gateway.proxy.forwarder import STALL_SECONDS, chunk, require_pace, stalled
 from gateway.proxy.guard import Pass
 from gateway.proxy.live import Binding
 from gateway.proxy.recorder import CLIENT_GONE
@@ -160,7 +160,7 @@ class Relay:
                 return  # framing alone does not count as an answer that goes on
             self._heard = self._direct.now()
             if self._chunked:
-                data = _chunk(data, complete)
+                data = chunk(data, last=complete)
             if data:
                 self.client.transport.write(data)
             if complete:
@@ -188,7 +188,7 @@ class Relay:
         if not connection.sized and status not in (204, 304):
             self._chunked = True
             lines += b"transfer-encoding: chunked\r\n"
-            body = _chunk(body, complete)
+            body = chunk(body, last=complete)
         head = b"%b%b\r\n" % (STATUS_LINE[status], lines)
         transport = self.client.transport
         if len(body) <= JOINED:
@@ -259,8 +259,3 @@ class Relay:
         if isinstance(error, UpstreamError):
             self._direct.missed(self, error)
         self._direct.failed(self, error)
-
-
-def _chunk(data: bytes, last: bool) -> bytes:
-    chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-    return chunk + b"0\r\n\r\n" if last else chunk
