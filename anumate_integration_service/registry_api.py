@@ -101,7 +101,11 @@ class RegistryApi:
         import httpx
 
         try:
-            response = await self._connections().request(method, path, **options)
+            try:
+                response = await self._connections().request(method, path, **options)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # Most likely a kept connection that the registry was just closing. Every call here may be repeated.
+                response = await self._connections().request(method, path, **options)
         except (httpx.RequestError, ValueError) as error:
             raise RegistryUnavailable(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
         if response.is_success:
