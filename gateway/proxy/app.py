@@ -22,6 +22,7 @@ from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer
+from gateway.proxy.buckets import Policy, tightest
 from gateway.proxy.config import Config, log_as_configured
 from gateway.proxy.cors import Cors, asked_method
 from gateway.proxy.direct import Direct
@@ -32,7 +33,7 @@ from gateway.proxy.fields import is_loop
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard
 from gateway.proxy.heads import VIA, Peers
-from gateway.proxy.limiter import Limiter, Policy, tightest
+from gateway.proxy.limiter import Limiter
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
@@ -75,7 +76,7 @@ class Gateway:
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
         self.standing = Standing(config.worker, self.node, self.live, self.admission)
-        self.limiter = Limiter(lambda: self.node.redis, config.worker)
+        self.limiter = Limiter(lambda: self.node.redis, config.worker, workers=lambda: self.guard.workers)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
         self.forwarder = Forwarder(self.added, self.now, tunnel)

@@ -1,17 +1,21 @@
 -- A token bucket that many workers share, and the leases they hold of it.
 --
 -- A lease is a number of tokens that one worker may give out by itself until the lease ends. At every moment
---     tokens in the bucket + tokens out on lease <= burst,
--- so whatever the workers do with their leases, no more than burst + rate * T is admitted in any time T. That is why
--- the bucket refills only up to burst minus what is out, moment by moment, and why a lease that has ended cannot be
--- given back: its tokens may have been replaced since.
+--     tokens in the bucket + tokens out on lease <= capacity,
+-- so whatever the workers do with their leases, no more than capacity + rate * T is admitted in any time T. That is why
+-- the bucket refills only up to its capacity minus what is out, moment by moment, and why a lease that has ended cannot
+-- be given back: its tokens may have been replaced since.
+--
+-- A worker may give out a token before it asks, one at a time, and owes it to the bucket until it tells: then there may
+-- be less than none in it. The capacity is the policy's burst less one for each worker that may do so, so that what is
+-- owed and not told yet, too, stays within burst + rate * T.
 --
 -- A lease has a serial number: a message that comes late, after the worker drew another lease, changes nothing.
 --
 -- KEYS     of each bucket a hash: t tokens, at microseconds, l:<worker> "<tokens> <ends at> <serial>"
 -- ARGV     worker, lease in microseconds, now in microseconds ('' for the server's time), then of each bucket:
---          rate per second, burst, needed now, reserved on lease, wanted in advance, held of the own lease,
---          given back, serial of the own lease, serial of the next
+--          rate per second, capacity, needed now, reserved on lease, wanted in advance, held of the own lease,
+--          given back, owed, serial of the own lease, serial of the next
 -- Answers  for each bucket: granted now, leased, 1 when the own lease still counted, tokens left,
 --          microseconds to the next token, others
 
@@ -21,9 +25,9 @@ if not clock then
     clock = time[1] * 1000000 + time[2]
 end
 
-local function draw(key, rate, burst, needed, reserved, wanted, held, given_back, serial, next_serial)
+local function draw(key, rate, capacity, needed, reserved, wanted, held, given_back, owed, serial, next_serial)
     local now = clock
-    local tokens, at, own, out = burst, now, nil, 0
+    local tokens, at, own, out = capacity, now, nil, 0
     local leases, ended = {}, {}
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
@@ -42,7 +46,7 @@ local function draw(key, rate, burst, needed, reserved, wanted, held, given_back
     if now < at then now = at end
 
     local function refill(moment)
-        tokens = math.max(tokens, math.min(burst - out, tokens + (moment - at) * rate))
+        tokens = math.max(tokens, math.min(capacity - out, tokens + (moment - at) * rate))
         at = moment
     end
 
@@ -62,8 +66,8 @@ local function draw(key, rate, burst, needed, reserved, wanted, held, given_back
     refill(now)
     if #ended > 0 then redis.call('HDEL', key, unpack(ended)) end
 
-    if needed + reserved + wanted == 0 and not (own and own.serial == serial) then
-        return {0, 0, 0, math.floor(tokens), 0, others}
+    if needed + reserved + wanted + owed == 0 and not (own and own.serial == serial) then
+        return {0, 0, 0, math.max(0, math.floor(tokens)), 0, others}
     end
     local counted, size = 0, 0
     if own and own.serial ~= serial then
@@ -75,21 +79,22 @@ local function draw(key, rate, burst, needed, reserved, wanted, held, given_back
         tokens = tokens + given_back
         out = out - own.size
     end
-    tokens = math.min(tokens, burst - out - size)
+    tokens = math.min(tokens, capacity - out - size) - owed
 
-    local granted = math.min(needed, math.floor(tokens))
+    local function give(most, of) return math.max(0, math.min(most, math.floor(of))) end
+    local granted = give(needed, tokens)
     tokens = tokens - granted
     -- Whoever needs tokens of several buckets takes them from leases: one that another bucket's refusal leaves over can
     -- then be given back.
-    reserved = math.min(reserved, math.floor(tokens))
+    reserved = give(reserved, tokens)
     tokens = tokens - reserved
     -- Nobody takes all that is left in advance: others have not asked yet.
-    local leased = math.max(0, math.min(wanted, math.floor(tokens / (others + 2))))
+    local leased = give(wanted, tokens / (others + 2))
     tokens = tokens - leased
     leased = leased + reserved
     size = size + leased
 
-    local ttl = math.ceil((burst - tokens) / rate / 1000) + math.ceil(lease / 1000) + 1000
+    local ttl = math.ceil((capacity - tokens) / rate / 1000) + math.ceil(lease / 1000) + 1000
     if size > 0 then
         redis.call('HSET', key, worker, string.format('%d %.0f %s', size, now + lease, next_serial))
     elseif own then
@@ -100,14 +105,14 @@ local function draw(key, rate, burst, needed, reserved, wanted, held, given_back
 
     local wait = 0
     if tokens < 1 then wait = math.ceil((1 - tokens) / rate) end
-    return {granted, leased, counted, math.floor(tokens), wait, others}
+    return {granted, leased, counted, math.max(0, math.floor(tokens)), wait, others}
 end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-    local a = 9 * i - 6
+    local a = 10 * i - 7
     answers[i] = draw(key, tonumber(ARGV[a + 1]) / 1000000, tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]),
-        tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]), ARGV[a + 8],
-        ARGV[a + 9])
+        tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]),
+        tonumber(ARGV[a + 8]), ARGV[a + 9], ARGV[a + 10])
 end
 return answers

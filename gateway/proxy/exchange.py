@@ -14,7 +14,7 @@ from gateway.proxy.request import Fields, Header, Link, Request, host_name
 
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
-    from gateway.proxy.limiter import Bucket
+    from gateway.proxy.buckets import Bucket
     from gateway.proxy.live import Binding
     from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord

@@ -64,6 +64,8 @@ class Guard:
         self._forces: dict[Pair, Force] = {}
         self._revision = 0
         self._quorum = Quorum(worker)
+        self.workers = 0
+        """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
 
     def adopt(self, table: RoutingTable) -> None:
         """Guard each service as the table says."""
@@ -136,6 +138,7 @@ class Guard:
             except (RedisError, OSError) as error:
                 logger.debug("breakers are neither reported nor forced: %s", error)
                 self._quorum.alone(self._breakers.values())
+                self.workers = 0
             await asyncio.sleep(REPORT_SECONDS)
 
     async def exchange(self, redis: aioredis.Redis, wall: float) -> None:
@@ -144,10 +147,11 @@ class Guard:
         pipeline.set(f"{REPORTS}:{self._worker}", msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
         pipeline.zadd(REPORTS, {self._worker: wall})
         pipeline.zremrangebyscore(REPORTS, 0, wall - 60)
+        pipeline.zcard(REPORTS)
         pipeline.hgetall(FORCE)
         async with asyncio.timeout(ANSWER_SECONDS):
-            answers: list[Any] = await pipeline.execute()
-            self.force(_forces(answers[-1]))
+            *_, self.workers, forces = await pipeline.execute()
+            self.force(_forces(forces))
             await self._quorum.agree(redis, self._breakers, self._now())
 
     async def _listen(self, redis: aioredis.Redis) -> None:

@@ -1,17 +1,18 @@
 """Token buckets that hold over all workers and nodes, at the price of a local subtraction for a hot key.
 
 The bucket is in Redis (`bucket.lua`, which says why the bound holds). A worker draws a short lease in advance, as large
-as its own demand of the last moments, and gives tokens out from it; a request waits for Redis only when the lease is
-empty. While the bucket is empty, refusals are local too. When Redis is away each worker serves its share by itself, of
-the rate and of what was left in the bucket, the share being that of the peers it last saw.
+as its own demand of the last moments, and gives tokens out from it. Without a lease it gives out one token on credit,
+where the policy's burst is large enough to keep one back for every worker, and tells Redis a moment later; any other
+request waits for Redis. While the bucket is empty, refusals are local too. When Redis is away each worker serves its
+share by itself, of the rate and of what was left in the bucket, the share being that of the peers it last saw.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cache
@@ -22,12 +23,10 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
 
 from anumate.lib import clock
-from anumate.lib.problem import Problem
-from gateway.proxy.table import RateLimit
+from gateway.proxy.buckets import LEASE_SECONDS, Bucket, Policy, refusal
 
 logger = logging.getLogger("anumate.limiter")
 
-LEASE_SECONDS: Final = 1.0
 AHEAD_SECONDS: Final = 0.25
 """A lease is what this worker is likely to give out in this time."""
 ANSWER_SECONDS: Final = 0.5
@@ -40,113 +39,13 @@ BUCKETS: Final = 50_000
 TICK_SECONDS: Final = 0.25
 TOGETHER: Final = 64
 """Buckets in one call of the script: each takes Redis some ten microseconds, in which it serves nobody else."""
-
-
-class Policy:
-    """A rate-limit policy, compiled: what every bucket of it shares."""
-
-    __slots__ = ("burst", "by", "header", "lines", "name", "policy_field", "prefix", "rate", "tenant", "wait_field")
-
-    def __init__(self, limit: RateLimit, *, built_in: bool = False) -> None:
-        self.rate = limit.rate
-        self.burst = limit.burst
-        self.by = limit.by
-        self.header = limit.by.removeprefix("header:").lower().encode() if limit.by.startswith("header:") else b""
-        self.name = limit.name.encode()
-        self.tenant = limit.tenant
-        # Its tenant's hash tag keeps the buckets of one request on one node of a cluster.
-        # What is built in is counted under an empty name, which no tenant can give to a policy of its own.
-        self.prefix = f"anumate:rl:{{{limit.tenant}}}:{'' if built_in else limit.name}:"
-        window = max(1, math.ceil(limit.burst / limit.rate))
-        self.policy_field = b'"%b";q=%d;w=%d' % (self.name, limit.burst, window)
-        self.wait_field = max(1, math.ceil(1 / limit.rate))
-        after = b";t=%d\r\nratelimit-policy: %b\r\n" % (self.wait_field, self.policy_field)
-        self.lines = b'ratelimit: "%b";r=' % self.name, after
-        """Both fields as lines; how many tokens are left goes between the two."""
-
-    def key(self, subject: str) -> str:
-        """The bucket's name in Redis. What a client may choose freely is digested: bounded, and never a secret."""
-        if self.header:
-            subject = hashlib.sha256(subject.encode()).hexdigest()[:32]
-        return self.prefix + subject
-
-
-class Bucket:
-    """What this worker knows of one bucket."""
-
-    __slots__ = (
-        "drawing",
-        "drawn_at",
-        "empty_until",
-        "ends",
-        "granted",
-        "key",
-        "leased",
-        "left",
-        "peers",
-        "policy",
-        "remaining",
-        "reserving",
-        "serial",
-        "share",
-        "share_at",
-        "taken",
-        "token_at",
-        "touched",
-        "waiting",
-    )
-
-    def __init__(self, policy: Policy, key: str, now: float) -> None:
-        self.policy = policy
-        self.key = key
-        self.left = 0
-        self.leased = 0
-        self.granted = 0
-        self.serial = 0
-        self.ends = 0.0
-        self.taken = 0
-        self.waiting = 0
-        self.reserving = 0
-        self.drawn_at = self.touched = now
-        self.empty_until = self.token_at = 0.0
-        self.remaining = policy.burst
-        self.peers = 0
-        self.share = 1.0  # or a slow policy would never admit whom this worker does not know yet
-        self.share_at = now
-        self.drawing: asyncio.Task[None] | None = None
-
-    def has_token(self, now: float) -> bool:
-        """Whether one can be given out without asking."""
-        return now < self.ends and self.left > 0
-
-    def tokens(self, now: float) -> int:
-        """About how many requests it would admit now."""
-        if now < self.empty_until:
-            return 0
-        known = self.left + self.remaining + int((now - self.drawn_at) * self.policy.rate)
-        return min(known, self.policy.burst)
-
-    def fields(self, now: float) -> list[tuple[bytes, bytes]]:
-        """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""
-        policy = self.policy
-        value = b'"%b";r=%d;t=%d' % (policy.name, self.tokens(now), policy.wait_field)
-        return [(b"ratelimit", value), (b"ratelimit-policy", policy.policy_field)]
-
-    def lines(self, now: float) -> bytes:
-        """The same as lines of a head."""
-        before, after = self.policy.lines
-        return b"%b%d%b" % (before, self.tokens(now), after)
-
-
-def tightest(buckets: Sequence[Bucket], now: float) -> list[tuple[bytes, bytes]]:
-    """The fields of several buckets: every policy, and what is left of the one that will refuse first."""
-    (limit, _) = min(buckets, key=lambda bucket: bucket.tokens(now)).fields(now)
-    return [limit, (b"ratelimit-policy", b", ".join([bucket.policy.policy_field for bucket in buckets]))]
+GATHER_SECONDS: Final = 0.02
+"""What nobody waits for is asked together with what comes up in this time."""
 
 
 class Call(NamedTuple):
     """What is asked of Redis about a bucket: tokens `needed` now, `reserved` on lease for requests that need those of
-    others too, and `wanted` in advance; of the own lease those still `held` and those `given_back`.
+    others too, and `wanted` in advance; of the own lease those still `held` and those `given_back`; and what is `owed`.
     """
 
     bucket: Bucket
@@ -155,6 +54,19 @@ class Call(NamedTuple):
     wanted: int = 0
     held: int = 0
     given_back: int = 0
+    owed: int = 0
+
+
+class Question:
+    """Buckets of one tenant that Redis is asked about together, once somebody waits for it or the time has come."""
+
+    __slots__ = ("buckets", "hurry", "talk")
+
+    talk: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.buckets: list[Bucket] = []
+        self.hurry = asyncio.Event()
 
 
 def _need(bucket: Bucket, now: float) -> Call:
@@ -166,11 +78,14 @@ def _need(bucket: Bucket, now: float) -> Call:
     demand = (bucket.taken + bucket.waiting + bucket.reserving) / elapsed if busy else 0.0
     wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 2)
     bucket.drawn_at, bucket.taken = now, 0
-    return Call(bucket, bucket.waiting, bucket.reserving, wanted, bucket.left)
+    return Call(bucket, bucket.waiting, bucket.reserving, wanted, bucket.left, owed=bucket.owed)
 
 
 class Limiter:
-    """This worker's buckets. `take` is the hot path; `run` gives back what idle buckets hold and forgets them."""
+    """This worker's buckets. `take` is the hot path; `run` gives back what idle buckets hold and forgets them.
+
+    `workers` tells how many there are, this one included; 0 while that is not known.
+    """
 
     def __init__(
         self,
@@ -178,17 +93,19 @@ class Limiter:
         worker: str,
         monotonic: clock.Clock = clock.monotonic,
         store_time: Callable[[], str] = str,
+        workers: Callable[[], int] = int,
     ) -> None:
         self._redis = redis
         self._worker = worker
         self._now = monotonic
         self._store_time = store_time  # microseconds as text; empty for the server's own
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # who was not asked for longest comes first
+        self._holding: set[Bucket] = set()  # those with a lease
         self._away_until = 0.0
         self._away_since: float | None = None
         self._serial = 0
-        self._asking: dict[str, list[Bucket]] = {}  # by tenant, until the question is sent
-        self._talks: dict[str, asyncio.Task[None]] = {}
+        self._workers = workers
+        self._asking: dict[str, Question] = {}  # by tenant, until it is sent
         self._background: set[asyncio.Task[None]] = set()
 
     def bucket(self, policy: Policy, subject: str, now: float) -> Bucket:
@@ -219,8 +136,20 @@ class Limiter:
                 self._draw(bucket)  # in advance, so that nobody waits
             return None
         if now < bucket.empty_until:
-            raise _refusal(bucket, now)
+            raise refusal(bucket, now)
+        if self._lends(bucket, now):
+            bucket.owed = 1
+            bucket.taken += 1
+            self._draw(bucket)
+            return None
         return self._wait_for_token(bucket)
+
+    def _lends(self, bucket: Bucket, now: float) -> bool:
+        """Whether the bucket may give out one token before Redis is asked. Every worker may owe it one at a time, twice
+        over, so that the bound holds while others begin that are not known yet."""
+        if bucket.owed or bucket.drawing is not None or now < self._away_until:
+            return False
+        return bucket.policy.credit > 0 and 0 < 2 * self._workers() <= bucket.policy.credit
 
     def take_all(self, buckets: Sequence[Bucket], now: float) -> Awaitable[None] | None:
         """One token of each or none: None when they are taken, else what to await for them.
@@ -231,7 +160,7 @@ class Limiter:
         for bucket in buckets:
             bucket.touched = now
             if now < bucket.empty_until and not bucket.has_token(now):
-                raise _refusal(bucket, now)
+                raise refusal(bucket, now)
         if not all(bucket.has_token(now) for bucket in buckets):
             return self._wait_for_all(buckets)
         for bucket in buckets:
@@ -255,8 +184,8 @@ class Limiter:
             if empty is not None:
                 for bucket in drawn:
                     if bucket.left and bucket.drawing is None:
-                        bucket.drawing = self._start(self._give_back(bucket))
-                raise _refusal(empty, now)
+                        bucket.drawing = self._start(self._give_back([bucket]))
+                raise refusal(empty, now)
             drawn += missing
             await self._reserve(missing)
 
@@ -265,7 +194,7 @@ class Limiter:
         for bucket in buckets:
             bucket.reserving += 1
         try:
-            await asyncio.gather(*(asyncio.shield(bucket.drawing or self._draw(bucket)) for bucket in buckets))
+            await asyncio.gather(*(asyncio.shield(self._drawing_now(bucket)) for bucket in buckets))
         finally:
             for bucket in buckets:
                 bucket.reserving -= 1
@@ -278,7 +207,7 @@ class Limiter:
                 self._take_from_shares([bucket], now)
                 return
             bucket.waiting += 1
-            drawing = bucket.drawing or self._draw(bucket)
+            drawing = self._drawing_now(bucket)
             try:
                 await asyncio.shield(drawing)
             finally:
@@ -293,18 +222,32 @@ class Limiter:
                 bucket.taken += 1
                 return
             if now < bucket.empty_until:
-                raise _refusal(bucket, now)
+                raise refusal(bucket, now)
 
     def _draw(self, bucket: Bucket) -> asyncio.Task[None]:
-        """Ask Redis about a bucket, with all of its tenant's that are asked about in this turn of the loop."""
+        """Ask Redis about a bucket, with all of its tenant's that are asked about in the next moment."""
         tenant = bucket.policy.tenant
-        asking = self._asking.get(tenant)
-        if asking is None or len(asking) >= TOGETHER:
-            asking = self._asking[tenant] = []
-            self._talks[tenant] = self._start(self._ask(tenant, asking))
-        asking.append(bucket)
-        task = bucket.drawing = self._talks[tenant]
-        return task
+        question = self._asking.get(tenant)
+        if question is None:
+            question = self._asking[tenant] = Question()
+            question.talk = self._start(self._ask(tenant, question))
+        question.buckets.append(bucket)
+        bucket.drawing = question.talk
+        if len(question.buckets) >= TOGETHER:
+            self._send(tenant)
+        return question.talk
+
+    def _drawing_now(self, bucket: Bucket) -> asyncio.Task[None]:
+        """The talk about a bucket that somebody waits for."""
+        drawing = bucket.drawing or self._draw(bucket)
+        question = self._asking.get(bucket.policy.tenant)
+        if question is not None and question.talk is drawing:
+            question.hurry.set()
+        return drawing
+
+    def _send(self, tenant: str) -> None:
+        """No more is asked in this question."""
+        self._asking.pop(tenant).hurry.set()
 
     def _start(self, talk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Talk to Redis: about one bucket once at a time, or the effects of two talks could change places."""
@@ -313,11 +256,15 @@ class Limiter:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _ask(self, tenant: str, buckets: list[Bucket]) -> None:
-        """Draw what those waiting need, and in advance what the next moments are likely to."""
+    async def _ask(self, tenant: str, question: Question) -> None:
+        """Draw what those waiting need, and in advance what the next moments are likely to; tell what is owed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await question.hurry.wait()
         await asyncio.sleep(0)  # let everybody who came in this turn of the loop be counted
-        if self._asking.get(tenant) is buckets:
-            del self._asking[tenant]
+        if self._asking.get(tenant) is question:
+            self._send(tenant)
+        buckets = question.buckets
         asked = self._now()
         calls = [_need(bucket, asked) for bucket in buckets]
         try:
@@ -337,8 +284,10 @@ class Limiter:
         granted, leased, counted, bucket.remaining, wait, bucket.peers = answer
         bucket.share, bucket.share_at = max(1.0, bucket.remaining / (bucket.peers + 1)), asked
         # What is granted belongs to those who wait, at once or not at all; the rest is on lease, what is reserved too.
-        bucket.granted, bucket.leased = granted, leased
+        bucket.granted, bucket.leased, bucket.owed = granted, leased, bucket.owed - call.owed
         bucket.left = bucket.left + leased if counted else leased
+        if leased:
+            self._holding.add(bucket)
         # Counted from before the question was sent, so that it ends here before it ends there.
         bucket.ends = asked + LEASE_SECONDS
         if granted < needed or leased < call.reserved or (wait and not bucket.left):
@@ -348,14 +297,20 @@ class Limiter:
         else:
             bucket.empty_until = 0.0
 
-    async def _give_back(self, bucket: Bucket) -> None:
-        unused, bucket.left = bucket.left, 0
+    async def _give_back(self, buckets: Sequence[Bucket]) -> None:
+        """What these, of one tenant, hold on lease."""
+        calls = []
+        for bucket in buckets:
+            calls.append(Call(bucket, given_back=bucket.left))
+            bucket.left = 0
         try:
-            await self._run([Call(bucket, given_back=unused)])
+            await self._run(calls)
         except (TimeoutError, OSError, RedisError) as error:
-            self._lost(bucket, error)
+            for bucket in buckets:
+                self._lost(bucket, error)
         finally:
-            bucket.drawing = None
+            for bucket in buckets:
+                bucket.drawing = None
 
     async def _run(self, calls: Sequence[Call]) -> list[list[int]]:
         """One call of the script about buckets of one tenant; an answer for each."""
@@ -364,7 +319,7 @@ class Limiter:
         for bucket, *numbers in calls:
             serial, self._serial = bucket.serial, self._serial + 1
             bucket.serial = self._serial
-            args += (bucket.policy.rate, bucket.policy.burst, *numbers, serial, bucket.serial)
+            args += (bucket.policy.rate, bucket.policy.capacity, *numbers, serial, bucket.serial)
         keys = [call.bucket.key for call in calls]
         redis = self._redis()
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -391,7 +346,7 @@ class Limiter:
             self._gain(bucket, now)
         for bucket in buckets:
             if bucket.share < 1:
-                raise _refusal(bucket, now)
+                raise refusal(bucket, now)
         for bucket in buckets:
             bucket.share -= 1
 
@@ -416,21 +371,24 @@ class Limiter:
     async def tidy(self) -> None:
         """Give back what was not used since the last time, and forget buckets that nobody asks for."""
         now = self._now()
-        for key, bucket in list(self._buckets.items()):
-            if bucket.drawing is not None or now - bucket.touched < TICK_SECONDS:
-                continue
-            if bucket.left and now < bucket.ends:
-                bucket.drawing = self._start(self._give_back(bucket))
-                await bucket.drawing
-            elif now - bucket.touched > FORGET_SECONDS:
-                self._buckets.pop(key, None)  # may have made way for another meanwhile
-
-
-def _refusal(bucket: Bucket, now: float) -> Problem:
-    wait = max(bucket.token_at - now, 0.0)
-    policy = bucket.policy
-    detail = f"Policy {policy.name.decode()} admits {policy.rate:g} requests a second, {policy.burst} at once."
-    return Problem("rate_limited", detail, headers={"Retry-After": str(max(1, math.ceil(wait)))})
+        idle: dict[str, list[Bucket]] = {}
+        for bucket in [bucket for bucket in self._holding if now - bucket.touched >= TICK_SECONDS]:
+            if bucket.drawing is None:
+                self._holding.discard(bucket)
+                if bucket.left and now < bucket.ends:
+                    idle.setdefault(bucket.policy.tenant, []).append(bucket)
+        for buckets in idle.values():
+            for start in range(0, len(buckets), TOGETHER):
+                some = buckets[start : start + TOGETHER]
+                talk = self._start(self._give_back(some))
+                for bucket in some:
+                    bucket.drawing = talk
+                await talk
+        while self._buckets:
+            key, bucket = next(iter(self._buckets.items()))
+            if now - bucket.touched <= FORGET_SECONDS or bucket.drawing is not None:
+                break
+            del self._buckets[key]
 
 
 @cache

@@ -14,13 +14,13 @@ from anumate.lib.sealing import unseal
 from anumate_integration_service.retries import RetryBudget
 from gateway.proxy.admission import Admission, Gate
 from gateway.proxy.balancer import Balancer, Pair, Share, check_targets
+from gateway.proxy.buckets import Policy
 from gateway.proxy.canary import Choice
 from gateway.proxy.cors import Cors, of_route
 from gateway.proxy.edits import edits_of
 from gateway.proxy.entitlement import scopes_of
 from gateway.proxy.exchange import NO_STATUSES
 from gateway.proxy.guard import Guard
-from gateway.proxy.limiter import Policy
 from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.router import Router

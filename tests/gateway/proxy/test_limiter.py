@@ -13,7 +13,8 @@ import redis.asyncio as aioredis
 from anumate.lib.clock import ManualClock
 from anumate.lib.problem import Problem
 from anumate.lib.redis import connect_async
-from gateway.proxy.limiter import FORGET_SECONDS, LEASE_SECONDS, Bucket, Call, Limiter, Policy
+from gateway.proxy.buckets import LEASE_SECONDS, Bucket, Policy
+from gateway.proxy.limiter import AWAY_SECONDS, FORGET_SECONDS, Call, Limiter
 from gateway.proxy.table import RateLimit
 from tests.gateway.proxy.conftest import World, a_route
 
@@ -25,9 +26,11 @@ def a_policy(rate: float = 10.0, burst: int = 20, by: str = "key") -> Policy:
 class Worker:
     """A worker's limiter on a clock that it shares with the store's script."""
 
-    def __init__(self, name: str, client: aioredis.Redis, clock: ManualClock, policy: Policy) -> None:
+    def __init__(
+        self, name: str, client: aioredis.Redis, clock: ManualClock, policy: Policy, *, workers: int = 0
+    ) -> None:
         self.clock = clock
-        self.limiter = Limiter(lambda: client, name, clock, lambda: f"{clock() * 1_000_000:.0f}")
+        self.limiter = Limiter(lambda: client, name, clock, lambda: f"{clock() * 1_000_000:.0f}", lambda: workers)
         self.policy = policy
 
     @property
@@ -110,6 +113,91 @@ def _assert_bound(admitted: list[float], rate: float, burst: int) -> None:
         level = min(burst, level + (moment - last) * rate) - 1
         last = moment
         assert level > -1e-6, f"admission {number} at {moment} is over the bound"
+
+
+async def test_the_bound_holds_though_many_workers_admit_on_credit(async_store: aioredis.Redis) -> None:
+    rate, burst, count = 50.0, 500, 5
+    chance = random.Random(7)
+    for _ in range(3):
+        await async_store.flushall()
+        clock = ManualClock()
+        policy = a_policy(rate, burst)
+        workers = [Worker(f"w{number}", async_store, clock, policy, workers=count) for number in range(count)]
+        admitted: list[float] = []
+        for _ in range(120):
+            clock.advance(chance.choice([0.0, 0.01, 0.05, 0.3, LEASE_SECONDS * 1.1]))
+            for worker in chance.sample(workers, chance.randint(1, count)):
+                for _ in range(chance.choice([0, 1, 1, 3, 60])):
+                    admitted += [clock()] * await worker.admits()
+            for worker in workers:
+                if chance.random() < 0.5:  # of the others, some is owed on
+                    await worker.settle()
+        _assert_bound(admitted, rate, burst)
+        assert len(admitted) > burst
+
+
+async def test_the_first_request_of_a_key_does_not_wait_and_is_counted_all_the_same(
+    async_store: aioredis.Redis,
+) -> None:
+    clock = ManualClock()
+    one, two = (Worker(name, async_store, clock, a_policy(rate=0.001, burst=500), workers=2) for name in "ab")
+    assert one.limiter.take(one.bucket, clock()) is None
+    assert one.bucket.owed == 1
+    await one.settle()
+    assert (one.bucket.owed, one.bucket.left) == (0, 0)
+    assert [await two.admits() for _ in range(600)].count(True) == 489  # of the 490 that are in Redis
+
+
+async def test_nobody_owes_two_at_once(async_store: aioredis.Redis) -> None:
+    worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=1000), workers=1)
+    assert worker.limiter.take(worker.bucket, worker.clock()) is None
+    second = worker.limiter.take(worker.bucket, worker.clock())
+    assert second is not None
+    await second
+    assert worker.bucket.owed == 0
+
+
+async def test_what_is_owed_is_told_though_redis_was_away(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", connect_async("redis://127.0.0.1:1"), clock, a_policy(rate=10, burst=1000), workers=1)
+    assert worker.limiter.take(worker.bucket, clock()) is None
+    await worker.settle()
+    assert worker.bucket.owed == 1
+    worker.limiter._redis = lambda: async_store
+    clock.advance(AWAY_SECONDS)
+    token = worker.limiter.take(worker.bucket, clock())
+    assert token is not None  # no second one on credit
+    await token
+    assert worker.bucket.owed == 0
+
+
+@pytest.mark.parametrize(("burst", "workers"), [(1000, 0), (1000, 11), (499, 1)])
+async def test_nothing_is_given_on_credit_that_could_be_too_much(
+    async_store: aioredis.Redis, burst: int, workers: int
+) -> None:
+    worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=burst), workers=workers)
+    token = worker.limiter.take(worker.bucket, worker.clock())
+    assert token is not None
+    await token
+
+
+async def test_what_nobody_waits_for_is_told_in_one_call(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=1000), workers=1)
+    calls: list[int] = []
+    run = worker.limiter._run
+
+    async def counted(asked: Any) -> Any:
+        calls.append(len(asked))
+        return await run(asked)
+
+    monkeypatch.setattr(worker.limiter, "_run", counted)
+    for number in range(40):
+        assert worker.limiter.take(worker.limiter.bucket(worker.policy, f"k{number}", 0.0), 0.0) is None
+        await asyncio.sleep(0)
+    await worker.settle()
+    assert calls == [40]
 
 
 async def test_the_bucket_does_not_refill_what_was_out_on_a_lease(async_store: aioredis.Redis) -> None:
