@@ -13,8 +13,8 @@
 -- A lease has a serial number: a message that comes late, after the worker drew another lease, changes nothing.
 --
 -- KEYS     of each bucket a hash: t tokens, at microseconds, l:<worker> "<tokens> <ends at> <serial>"
--- ARGV     worker, lease in microseconds, now in microseconds ('' for the server's time), then of each bucket:
---          rate per second, capacity, needed now, reserved on lease, wanted in advance, held of the own lease,
+-- ARGV     worker, lease in microseconds, now in microseconds ('' for the server's time), then of each bucket one
+--          text: rate per second, capacity, needed now, reserved on lease, wanted in advance, held of the own lease,
 --          given back, owed, serial of the own lease, serial of the next
 -- Answers  for each bucket: granted now, leased, 1 when the own lease still counted, tokens left,
 --          microseconds to the next token, others
@@ -110,9 +110,11 @@ end
 
 local answers = {}
 for i, key in ipairs(KEYS) do
-    local a = 10 * i - 7
-    answers[i] = draw(key, tonumber(ARGV[a + 1]) / 1000000, tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]),
-        tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7]),
-        tonumber(ARGV[a + 8]), ARGV[a + 9], ARGV[a + 10])
+    local words = {}
+    for word in ARGV[i + 3]:gmatch('%S+') do words[#words + 1] = word end
+    local numbers = {}
+    for j = 1, 8 do numbers[j] = tonumber(words[j]) end
+    local rate, capacity, needed, reserved, wanted, held, given_back, owed = unpack(numbers)
+    answers[i] = draw(key, rate / 1000000, capacity, needed, reserved, wanted, held, given_back, owed, words[9], words[10])
 end
 return answers

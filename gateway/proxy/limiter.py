@@ -319,16 +319,18 @@ class Limiter:
         for bucket, *numbers in calls:
             serial, self._serial = bucket.serial, self._serial + 1
             bucket.serial = self._serial
-            args += (bucket.policy.rate, bucket.policy.capacity, *numbers, serial, bucket.serial)
+            policy = bucket.policy
+            # As one text: the client takes a microsecond for each argument.
+            args.append(" ".join(map(repr, (policy.rate, policy.capacity, *numbers, serial, bucket.serial))))
         keys = [call.bucket.key for call in calls]
         redis = self._redis()
         async with asyncio.timeout(ANSWER_SECONDS):
             try:
-                answer: Any = await redis.evalsha(sha, len(keys), *keys, *args)
+                answers: Any = await redis.evalsha(sha, len(keys), *keys, *args)
             except NoScriptError:
-                answer = await redis.eval(text, len(keys), *keys, *args)
+                answers = await redis.eval(text, len(keys), *keys, *args)
         self._away_since = None
-        return [[int(number) for number in each] for each in answer]
+        return answers  # type: ignore[no-any-return]
 
     def _lost(self, bucket: Bucket, error: Exception) -> None:
         now = self._now()
