@@ -9,12 +9,13 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import algorithms, compare, gateway, health, live, registry, restart, slow_clients, watchers
+from benchmarks import algorithms, compare, edits, gateway, health, live, registry, restart, slow_clients, watchers
 from benchmarks.stand import CORES
 
 SUITES: dict[str, Callable[[], None]] = {
     "algorithms": algorithms.main,
     "gateway": gateway.main,
+    "edits": edits.main,
     "slow": slow_clients.main,
     "restart": restart.main,
     "registry": registry.main,

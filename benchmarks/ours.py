@@ -27,8 +27,8 @@ def publish_keys(stand: Stand, count: int = 1) -> list[str]:
         keys.KeyRecord(public_id, f"bench-{number}", "default", keys.secret_hash(PEPPER, key), ("gateway:invoke",))
         for number, (public_id, key) in enumerate(made)
     )
-    _publish(stand, "keys", msgspec.json.encode(keys.KeySection(records)))
-    _publish(stand, "tenants", msgspec.json.encode(keys.TenantSection((keys.TenantRecord("default"),))))
+    publish_body(stand, "keys", msgspec.json.encode(keys.KeySection(records)))
+    publish_body(stand, "tenants", msgspec.json.encode(keys.TenantSection((keys.TenantRecord("default"),))))
     return [key for _, key in made]
 
 
@@ -39,7 +39,17 @@ def publish_routes(
     upstreams: Sequence[table.Upstream] = (),
     limits: Sequence[table.RateLimit] = (PLENTY, FEW),
 ) -> None:
-    _publish(stand, "routes", table.encode(table.RoutingTable(1, tuple(routes), tuple(upstreams), tuple(limits))))
+    publish_body(stand, "routes", table_of(routes, upstreams=upstreams, limits=limits))
+
+
+def table_of(
+    routes: Sequence[table.Route],
+    *,
+    upstreams: Sequence[table.Upstream] = (),
+    limits: Sequence[table.RateLimit] = (PLENTY, FEW),
+    revision: int = 1,
+) -> bytes:
+    return table.encode(table.RoutingTable(revision, tuple(routes), tuple(upstreams), tuple(limits)))
 
 
 def route(number: int, name: str, service: str, limit: str = "plenty", path: str = "") -> table.Route:
@@ -65,5 +75,5 @@ def start(stand: Stand, port: int, workers: int = 1) -> subprocess.Popen[bytes]:
     return stand.start(*command, core=MEASURED, port=port, API_KEY_PEPPER=PEPPER)
 
 
-def _publish(stand: Stand, name: str, body: bytes) -> None:
-    publish(stand.redis, name, origin="bench", revision=1, body=body)
+def publish_body(stand: Stand, name: str, body: bytes, *, revision: int = 1) -> None:
+    publish(stand.redis, name, origin="bench", revision=revision, body=body)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from anumate.lib.problem import Problem
-from gateway.proxy.table import RoutingTable
+from gateway.proxy.table import Route, Upstream
 
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
@@ -41,16 +42,16 @@ class Admission:
         self._routes: dict[int, Gate] = {}
         self._services: dict[tuple[str, str], Gate] = {}
 
-    def adopt(self, table: RoutingTable) -> None:
-        """Have gates for the routes and services that ask for one."""
+    def adopt(self, routes: Iterable[Route], upstreams: Iterable[Upstream]) -> None:
+        """Have gates for those that ask for one."""
         self._routes = {
             route.id: _renewed(self._routes.get(route.id), f"Route {route.name}", route.limits.concurrent)
-            for route in table.routes
+            for route in routes
             if route.limits.concurrent
         }
         self._services = {
             pair: _renewed(self._services.get(pair), f"Service {each.service}", each.concurrent)
-            for each in table.upstreams
+            for each in upstreams
             if each.concurrent and (pair := (each.tenant, each.service))
         }
 

@@ -22,7 +22,7 @@ from gateway.proxy.rendezvous import digest, favourite
 from gateway.proxy.reports import LeftOut
 from gateway.proxy.selection import Selection
 from gateway.proxy.sticky import Sticky, sticky_of
-from gateway.proxy.table import RoutingTable, Target, Upstream
+from gateway.proxy.table import Route, Target, Upstream
 from gateway.proxy.tls import Secure
 from gateway.proxy.upstream import Pool
 from registry.live.catalog import Catalog
@@ -59,6 +59,18 @@ class Group:
 
 
 Share = tuple[Group, int]
+Wanted = tuple[str, Target]
+"""A tenant, and a selection of a service's instances."""
+
+
+def wanted_by(routes: Iterable[Route]) -> set[Wanted]:
+    """All that requests on these routes go to, copies included."""
+    wanted: set[Wanted] = set()
+    for route in routes:
+        wanted.update([(route.tenant, _selection(target)) for target in route.targets])
+        if route.mirror.service:
+            wanted.add((route.tenant, Target(route.mirror.service)))
+    return wanted
 
 
 class Balancer:
@@ -80,17 +92,20 @@ class Balancer:
         self._upstreams: dict[Pair, Upstream] = {}
         self._secure: Mapping[Pair, Secure] = {}
         self._outliers: dict[Pair, Outliers] = {}
-        self._groups: dict[tuple[str, Target], Group] = {}
+        self._groups: dict[Wanted, Group] = {}
         self._of_service: dict[Pair, list[Group]] = {}
         self._endpoints: dict[Pair, dict[str, Endpoint]] = {}
         self._recheck_at: dict[Pair, float] = {}
 
-    def adopt(self, table: RoutingTable, secure: Mapping[Pair, Secure] = MappingProxyType({})) -> None:
-        """Have a group for every target of the table, and none besides. `secure` says how TLS is spoken to whom."""
-        self._upstreams = {(each.tenant, each.service): each for each in table.upstreams}
+    def adopt(
+        self,
+        upstreams: Iterable[Upstream],
+        wanted: Iterable[Wanted],
+        secure: Mapping[Pair, Secure] = MappingProxyType({}),
+    ) -> None:
+        """Have a group for all that is wanted, and none besides. `secure` says how TLS is spoken to whom."""
+        self._upstreams = {(each.tenant, each.service): each for each in upstreams}
         self._secure = secure
-        wanted = {(route.tenant, _selection(target)) for route in table.routes for target in route.targets}
-        wanted |= {(route.tenant, Target(route.mirror.service)) for route in table.routes if route.mirror.service}
         self._groups = {key: self._groups.get(key) or Group(*key) for key in wanted}
         self._of_service = {}
         for group in self._groups.values():

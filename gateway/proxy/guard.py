@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -31,7 +31,7 @@ from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
 from gateway.proxy.quorum import Quorum
 from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, WorkerReport
-from gateway.proxy.table import RoutingTable
+from gateway.proxy.table import Upstream
 
 logger = logging.getLogger("anumate.guard")
 
@@ -67,12 +67,11 @@ class Guard:
         self.workers = 0
         """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
 
-    def adopt(self, table: RoutingTable) -> None:
-        """Guard each service as the table says."""
-        self._revision = table.revision
-        self._policies = {(each.tenant, each.service): each.breaker for each in table.upstreams if each.breaker}
-        wanted = {(route.tenant, target.service) for route in table.routes for target in route.targets}
-        self._breakers = {pair: breaker for pair, breaker in self._breakers.items() if pair in wanted}
+    def adopt(self, revision: int, upstreams: Iterable[Upstream], services: Container[Pair]) -> None:
+        """Guard these services, each as its upstream says."""
+        self._revision = revision
+        self._policies = {(each.tenant, each.service): each.breaker for each in upstreams if each.breaker}
+        self._breakers = {pair: breaker for pair, breaker in self._breakers.items() if pair in services}
         for pair, breaker in self._breakers.items():
             breaker.adopt(self._policies.get(pair, self._default))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from anumate.lib.env import Env
 from anumate.lib.sealing import unseal
 from anumate_integration_service.retries import RetryBudget
 from gateway.proxy.admission import Admission, Gate
-from gateway.proxy.balancer import Balancer, Pair, Share, check_targets
+from gateway.proxy.balancer import Balancer, Pair, Share, check_targets, wanted_by
 from gateway.proxy.buckets import Policy
 from gateway.proxy.canary import Choice
 from gateway.proxy.cors import Cors, of_route
@@ -126,6 +126,10 @@ class Compiled:
         self.skipped += self.router.skipped
         self.policies = {(limit.tenant, limit.name): Policy(limit) for limit in table.rate_limits}
         self.secure = dict(self._secure(pepper))
+        self.routes = {route.id: route for route in self.table.routes}
+        self.gated = [route for route in self.table.routes if route.limits.concurrent]
+        self.wanted = wanted_by(self.table.routes)
+        self.services = {(tenant, target.service) for tenant, target in self.wanted}
 
     def _secure(self, pepper: str) -> Iterator[tuple[Pair, Secure]]:
         """How TLS is spoken to the services that say so. Where they say it badly, as to any other: verified."""
@@ -140,18 +144,30 @@ class Compiled:
                 yield (each.tenant, each.service), usual()
 
 
+class Bindings(dict[int, Binding]):
+    """By the route's id, each made when it is first asked for: no new table has to wait for those that nobody uses."""
+
+    __slots__ = ("_bind", "_routes")
+
+    def __init__(self, routes: Mapping[int, Route], bind: Callable[[Route], Binding]) -> None:
+        self._routes = routes
+        self._bind = bind
+
+    def __missing__(self, id: int) -> Binding:
+        binding = self[id] = self._bind(self._routes[id])
+        return binding
+
+
+Policies = Mapping[tuple[str, str], Policy]
+"""By tenant and name."""
+
+
 class Here:
-    """One state of the world. A request keeps the one it began with. `policies` are known by tenant and name."""
+    """One state of the world. A request keeps the one it began with."""
 
     __slots__ = ("bindings", "policies", "revision", "router")
 
-    def __init__(
-        self,
-        revision: int,
-        router: Router,
-        bindings: dict[int, Binding],
-        policies: dict[tuple[str, str], Policy],
-    ) -> None:
+    def __init__(self, revision: int, router: Router, bindings: Bindings, policies: Policies) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
@@ -170,30 +186,30 @@ class Live:
         self._default_policies: dict[str, Policy] = {}
         self._budgets: dict[int, tuple[tuple[float, float], RetryBudget]] = {}
         self.loaded = False
-        self.current = Here(0, Router(RoutingTable()), {}, {})
+        self.current = Here(0, Router(RoutingTable()), Bindings({}, partial(self._bind, {})), {})
 
     def swap(self, compiled: Compiled) -> None:
         table = compiled.table
-        self._balancer.adopt(table, compiled.secure)
-        self._guard.adopt(table)
-        self._admission.adopt(table)
-        bindings = {route.id: self._bind(route, compiled) for route in table.routes}
-        self._budgets = {id: budget for id, budget in self._budgets.items() if id in bindings}
+        self._balancer.adopt(table.upstreams, compiled.wanted, compiled.secure)
+        self._guard.adopt(table.revision, table.upstreams, compiled.services)
+        self._admission.adopt(compiled.gated, table.upstreams)
+        self._budgets = {id: budget for id, budget in self._budgets.items() if id in compiled.routes}
+        bindings = Bindings(compiled.routes, partial(self._bind, compiled.policies))
         self.current = Here(table.revision, compiled.router, bindings, compiled.policies)
         self.loaded = True
         for _, sentence in compiled.skipped:
             logger.warning(sentence)
-        logger.info("serving revision %d with %d routes", table.revision, len(bindings))
+        logger.info("serving revision %d with %d routes", table.revision, len(compiled.routes))
 
-    def _bind(self, route: Route, compiled: Compiled) -> Binding:
+    def _bind(self, policies: Policies, route: Route) -> Binding:
         binding = Binding(route, self._balancer, self._cors)
-        binding.policies = self._policies(route, compiled)
+        binding.policies = self._policies(route, policies)
         binding.gate = self._admission.route(route.id)
         binding.budget = self._budget(route) if route.retries else None
         return binding
 
-    def _policies(self, route: Route, compiled: Compiled) -> tuple[Policy, ...]:
-        named = (compiled.policies.get((route.tenant, name)) for name in route.rate_limits)
+    def _policies(self, route: Route, policies: Policies) -> tuple[Policy, ...]:
+        named = (policies.get((route.tenant, name)) for name in route.rate_limits)
         return tuple(policy for policy in named if policy) or self._default(route.tenant)
 
     def _default(self, tenant: str) -> tuple[Policy, ...]:

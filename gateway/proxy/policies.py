@@ -27,14 +27,14 @@ AuthMethod = Literal["key", "jwt"]
 ZoneUse = Literal["off", "prefer", "strict"]
 
 
-class Pair(msgspec.Struct, frozen=True):
+class Pair(msgspec.Struct, frozen=True, gc=False):
     """A header or query parameter with its value."""
 
     name: str
     value: str
 
 
-class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+class Document(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A group of settings; one with nothing but defaults is off."""
 
 
@@ -204,7 +204,7 @@ class Tls(Document, frozen=True, omit_defaults=True):
     certificate: Annotated[Pem, Meta(description="PEM certificate that the gateway shows (mTLS).")] = ""
 
 
-class Address(msgspec.Struct, frozen=True, omit_defaults=True):
+class Address(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Where a service can be reached although nothing registers there."""
 
     host: Annotated[str, Meta(min_length=1, max_length=253)]

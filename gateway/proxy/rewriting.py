@@ -17,6 +17,8 @@ from gateway.proxy.paths import RequestPath, compile_pattern, has_dot_segments
 from gateway.proxy.policies import Redirect
 from gateway.proxy.table import Route
 
+Path = Callable[[RequestPath], str]
+
 
 class Rewriting:
     """What becomes of the paths that one rule takes.
@@ -25,53 +27,57 @@ class Rewriting:
         ValueError: a pattern or the groups it is replaced with are not understood.
     """
 
-    __slots__ = ("_prefix", "_route", "_segments", "path", "redirected")
+    __slots__ = ("path", "redirected")
 
     def __init__(self, route: Route, prefix: str) -> None:
-        self._route = route
-        self._prefix = prefix
-        self._segments = prefix.count("/")
-        self.path: Callable[[RequestPath], str] = self._service_path()
+        self.path: Path = _service_path(route, prefix)
         """The path that the service sees."""
         redirect = route.redirect
-        self.redirected: Callable[[RequestPath], str] = self._replacing(redirect.path) if redirect.path else _unchanged
+        self.redirected: Path = _replacing(route, prefix, redirect.path) if redirect.path else _unchanged
         """The path of a redirect's address."""
 
-    def rest(self, path: RequestPath) -> str:
-        """What follows a route's prefix: nothing, or more segments with the slash before them."""
+
+def _service_path(route: Route, prefix: str) -> Path:
+    rewrite = route.rewrite
+    if rewrite.pattern:
+        return _substituting(rewrite.pattern, rewrite.path)
+    if rewrite.path:
+        return _replacing(route, prefix, rewrite.path)
+    if not route.strip_prefix or route.path_type == "regex":
+        return _as_it_came
+    if route.path_type == "exact":
+        return _root
+    if not prefix:
+        return _as_it_came  # nothing is taken off
+    return _After(prefix, "")
+
+
+def _replacing(route: Route, prefix: str, new: str) -> Path:
+    if route.path_type == "regex":
+        return _expanding(route.path, new)
+    if route.path_type == "exact":
+        whole = _one_path(new)
+        return lambda path: whole
+    return _After(prefix, new.rstrip("/"))
+
+
+class _After:
+    """What follows the prefix (nothing, or more segments with the slash before them), behind `start`."""
+
+    __slots__ = ("_prefix", "_segments", "_start")
+
+    def __init__(self, prefix: str, start: str) -> None:
+        self._prefix = prefix
+        self._segments = prefix.count("/")
+        self._start = start
+
+    def __call__(self, path: RequestPath) -> str:
         forwarded, prefix = path.forwarded, self._prefix
         if forwarded.startswith(prefix):
-            return forwarded[len(prefix) :]
+            return _one_path(self._start + forwarded[len(prefix) :])
         # Spelled with needless escapes. Segments of the two forms correspond, for escaped slashes are refused.
         parts = forwarded.split("/", self._segments + 1)
-        return "/" + parts[-1] if len(parts) == self._segments + 2 else ""
-
-    def _service_path(self) -> Callable[[RequestPath], str]:
-        route, rewrite = self._route, self._route.rewrite
-        if rewrite.pattern:
-            return _substituting(rewrite.pattern, rewrite.path)
-        if rewrite.path:
-            return self._replacing(rewrite.path)
-        if not route.strip_prefix or route.path_type == "regex":
-            return _as_it_came
-        if route.path_type == "exact":
-            return _root
-        if not self._prefix:
-            return _as_it_came  # nothing is taken off
-        return self._stripped
-
-    def _stripped(self, path: RequestPath) -> str:
-        return _one_path(self.rest(path))
-
-    def _replacing(self, new: str) -> Callable[[RequestPath], str]:
-        route = self._route
-        if route.path_type == "regex":
-            return _expanding(route.path, new)
-        if route.path_type == "exact":
-            whole = _one_path(new)
-            return lambda path: whole
-        start = new.rstrip("/")
-        return lambda path: _one_path(start + self.rest(path))
+        return _one_path(self._start + "/" + parts[-1] if len(parts) == self._segments + 2 else self._start)
 
 
 def location(redirect: Redirect, path: str, query: bytes, *, scheme: str, authority: str, host: str) -> bytes:
@@ -138,7 +144,7 @@ def _composed(path: str) -> str:
     return path
 
 
-def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
+def _expanding(pattern: str, new: str) -> Path:
     compiled = _checked(pattern, new)
 
     def path(path: RequestPath) -> str:
@@ -148,7 +154,7 @@ def _expanding(pattern: str, new: str) -> Callable[[RequestPath], str]:
     return path
 
 
-def _substituting(pattern: str, new: str) -> Callable[[RequestPath], str]:
+def _substituting(pattern: str, new: str) -> Path:
     compiled = _checked(pattern, new)
 
     def path(path: RequestPath) -> str:

@@ -10,7 +10,9 @@ the lowest rank whose other conditions hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
@@ -23,6 +25,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """As ASGI gives them: names in lower case."""
 _Text = TypeVar("_Text", str, bytes)
 
+_AT_A_TIME: Final = 500
 _PATH_KINDS: Final = {"exact": 0, "regex": 1, "prefix": 2}
 _PRECEDENCE: Final = (
     "has a higher priority",
@@ -53,7 +56,6 @@ class Rule:
         "rank",
         "rewriting",
         "route",
-        "segments",
     )
 
     def __init__(self, route: Route, host: str) -> None:
@@ -67,7 +69,6 @@ class Rule:
         self.pattern = compile_pattern(route.path) if route.path_type == "regex" else None
         path = route.path if self.pattern else read_path(route.path.encode()).matched
         self.prefix = path.rstrip("/") if route.path_type == "prefix" else path
-        self.segments = self.prefix.split("/")[1:]
         self.rewriting = Rewriting(route, self.prefix)
         wildcard = host.startswith("*.")
         self.key = (
@@ -135,8 +136,11 @@ class _Paths:
             self.exact.setdefault(rule.prefix, []).append(rule)
         else:
             node = self.prefixes
-            for segment in rule.segments:
-                node = node.children.setdefault(segment, _Node())
+            for segment in rule.prefix.split("/")[1:]:
+                deeper = node.children.get(segment)
+                if deeper is None:
+                    deeper = node.children[segment] = _Node()
+                node = deeper
             node.rules.append(rule)
 
     def collect(self, path: str, found: list[list[Rule]]) -> None:
@@ -154,6 +158,16 @@ class _Paths:
             node = deeper
             if node.rules:
                 found.append(node.rules)
+
+    def dismantle(self) -> None:
+        self.exact.clear()
+        self.patterns.clear()
+        nodes = [self.prefixes]
+        while nodes:
+            node = nodes.pop()
+            nodes += node.children.values()
+            node.children.clear()
+            node.rules.clear()
 
 
 class _Hosts:
@@ -206,8 +220,7 @@ class Router:
         self.skipped: list[tuple[str, str]] = []
         self._tenants: dict[str, _Hosts] = {}
         rules = [rule for route in table.routes for rule in self._compile(route)]
-        rules.sort(key=lambda rule: rule.key)
-        for rank, rule in enumerate(rules):
+        for rank, rule in enumerate(_in_order(rules)):
             rule.rank = rank
             self._tenants.setdefault(rule.route.tenant, _Hosts()).add(rule)
 
@@ -217,6 +230,14 @@ class Router:
         except (ValueError, Problem) as error:  # BadPattern is one
             self.skipped.append((route.name, f"Route {route.name} is left out: {error}"))
             return []
+
+    def dismantle(self) -> None:
+        """Let go of all rules, some at a time: a large table that ends at once holds everybody up."""
+        for hosts in self._tenants.values():
+            for paths in (hosts.anywhere, *hosts.exact.values(), *hosts.wildcard.values()):
+                paths.dismantle()
+            while hosts.rules:
+                del hosts.rules[-_AT_A_TIME:]
 
     def match(self, tenant: str, host: str, method: str, path: str, headers: Headers = (), query: bytes = b"") -> Rule:
         """The rule that takes the request; `path` in normal form, `host` in lower case and without port.
@@ -256,6 +277,15 @@ class Router:
                 # A route with several hosts speaks for the one that came closest.
                 verdicts[name] = Explained(name, False, _why_later(rule, winner))
         return list(verdicts.values())
+
+
+def _in_order(rules: Sequence[Rule]) -> Iterator[Rule]:
+    """Sorted, in parts: a sort of ten thousand lets nobody else have a turn for 25 ms."""
+    parts = (rules[start : start + _AT_A_TIME] for start in range(0, len(rules), _AT_A_TIME))
+    return merge(*(sorted(part, key=_key) for part in parts), key=_key)
+
+
+_key = attrgetter("key")
 
 
 def _nothing_matches(found: list[list[Rule]], headers: Headers, query: bytes) -> Problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gateway.proxy import heap
 from gateway.proxy.live import Compiled, Live
 
 logger = logging.getLogger("anumate.gateway")
@@ -35,6 +36,10 @@ class Subscriber:
         while (body := self._newest) is not None:
             self._newest = None
             try:
-                self._live.swap(await asyncio.to_thread(Compiled, body, self._pepper))
+                with heap.kept():
+                    compiled = await asyncio.to_thread(Compiled, body, self._pepper)
+                before = self._live.current.router
+                self._live.swap(compiled)
+                await asyncio.to_thread(before.dismantle)
             except Exception as error:  # whatever it is, the next table must find this task able to take it
                 logger.error("the table published is not one, the last good one stays: %r", error)

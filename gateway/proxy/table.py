@@ -32,7 +32,7 @@ PathType = Literal["exact", "prefix", "regex"]
 Strategy = Literal["round_robin", "weighted", "least_connections", "p2c", "health_aware", "random", "hash"]
 
 
-class Target(msgspec.Struct, frozen=True, omit_defaults=True):
+class Target(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A share of a route's requests, or those that carry its `header` or `cookie` (a canary by choice).
 
     `version` is a PEP 440 specifier, empty for any; an instance must have all of `tags`.
@@ -46,7 +46,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     cookie: Pair | None = None
 
 
-class RateLimit(msgspec.Struct, frozen=True):
+class RateLimit(msgspec.Struct, frozen=True, gc=False):
     """A token bucket. `by` is key, address, tenant, route or header:<name>; `rate` is tokens a second."""
 
     tenant: str
@@ -56,7 +56,7 @@ class RateLimit(msgspec.Struct, frozen=True):
     by: str
 
 
-class Upstream(msgspec.Struct, frozen=True, omit_defaults=True):
+class Upstream(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How a service is balanced, guarded and reached. `breaker` None: the defaults of the environment.
 
     `addresses` take the place of what the registry knows; `tls_key` is the sealed private key to the TLS certificate.
@@ -77,7 +77,7 @@ class Upstream(msgspec.Struct, frozen=True, omit_defaults=True):
     tls_key: str = ""
 
 
-class Route(msgspec.Struct, frozen=True, omit_defaults=True):
+class Route(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One route, as the data plane needs it. `created` (seconds since the epoch) breaks ties of precedence."""
 
     id: int
@@ -113,7 +113,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     websockets: WebSockets = WebSockets()
 
 
-class RoutingTable(msgspec.Struct, frozen=True, omit_defaults=True):
+class RoutingTable(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The section `routes`: everything that people configure for the gateway."""
 
     revision: int = 0
@@ -122,7 +122,17 @@ class RoutingTable(msgspec.Struct, frozen=True, omit_defaults=True):
     rate_limits: tuple[RateLimit, ...] = ()
 
 
-_decoder = msgspec.json.Decoder(RoutingTable)
+class _Parts(msgspec.Struct):
+    """The same, with the routes as they are written: they are read one after another, so that others get their turn."""
+
+    revision: int = 0
+    routes: tuple[msgspec.Raw, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
+    rate_limits: tuple[RateLimit, ...] = ()
+
+
+_parts = msgspec.json.Decoder(_Parts)
+_route = msgspec.json.Decoder(Route)
 
 
 def encode(table: RoutingTable) -> bytes:
@@ -131,4 +141,6 @@ def encode(table: RoutingTable) -> bytes:
 
 def decode(data: bytes) -> RoutingTable:
     """Raises msgspec.DecodeError or msgspec.ValidationError on what is no table."""
-    return _decoder.decode(data)
+    parts = _parts.decode(data)
+    routes = [_route.decode(route) for route in parts.routes]
+    return RoutingTable(parts.revision, tuple(routes), parts.upstreams, parts.rate_limits)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from gateway.proxy.balancer import Balancer
-from gateway.proxy.table import RoutingTable, Target
+from gateway.proxy.balancer import Balancer, wanted_by
+from gateway.proxy.table import Target
 from registry.live.catalog import Catalog
 from registry.live.instances import Document, Endpoint, Instance, Key
 from tests.gateway.proxy.conftest import a_route
@@ -24,7 +24,7 @@ def _instance(id: str, version: str, weight: int) -> Instance:
 def test_an_instance_of_weight_0_serves_only_the_group_that_has_no_other_in_whatever_order_they_are_bound() -> None:
     targets = (Target("orders"), Target("orders", version=">=2"))
     balancer = Balancer(cast(Catalog, _Catalog()), lambda: 0.0)
-    balancer.adopt(RoutingTable(1, (a_route(targets=targets),)))
+    balancer.adopt((), wanted_by([a_route(targets=targets)]))
     (everything, _), (newest, _) = balancer.shares("default", targets)
     for _ in range(2):
         balancer._of_service["default", "orders"].reverse()

@@ -252,7 +252,7 @@ async def test_damaged_answers_end_in_502_or_a_strict_answer_and_never_in_somebo
         a_route(auth_required=False, timeout_seconds=0.5, retries=0, timeouts=Timeouts(idle=0.5)), upstreams=PATIENT
     )
     await untroubled.knows("orders", 1)
-    await eventually(lambda: untroubled.app.live.current.bindings, what="the route")
+    await eventually(lambda: untroubled.app.live.loaded, what="the route")
     met: dict[int, int] = {}
 
     async def answer(call: Call) -> None:

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from anumate.lib.clock import ManualClock
-from gateway.proxy.balancer import Balancer, Group
+from gateway.proxy.balancer import Balancer, Group, wanted_by
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.outlier import Outliers
 from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Sticky
 from gateway.proxy.rendezvous import digest, favourite
-from gateway.proxy.table import RoutingTable, Target, Upstream
+from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool
 from registry.live.catalog import Catalog
 from registry.live.instances import Document, Fact, Instance, Key
@@ -42,7 +42,7 @@ def an_instance(id: str, health: str = "healthy", registered_at: float = 0.0, **
 
 def bound(known: Known, upstream: Upstream | None = None, **options: Any) -> tuple[Balancer, Group]:
     balancer = Balancer(cast(Catalog, known), options.pop("random", lambda: 0.5), **options)
-    balancer.adopt(RoutingTable(1, (a_route(),), (upstream or Upstream(*SERVICE),)))
+    balancer.adopt([upstream or Upstream(*SERVICE)], wanted_by([a_route()]))
     ((group, _),) = balancer.shares("default", (Target("orders"),))
     return balancer, group
 

@@ -1,14 +1,21 @@
-"""What becomes of a table that is wrong in part or whole."""
+"""What becomes of a table: of one that is wrong in part or whole, and of the one before."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
+from gateway.proxy import heap
 from gateway.proxy.live import Compiled
+from gateway.proxy.policies import Redirect, Rewrite
+from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import Subscriber
 from gateway.proxy.table import Route, RoutingTable, Target, encode
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import World, a_route
 
 
 def test_a_tenants_bad_route_leaves_anothers_of_the_same_name_alone() -> None:
@@ -27,3 +34,58 @@ async def test_whatever_compiling_raises_the_old_table_stays(monkeypatch: pytest
     subscriber = Subscriber(None)  # type: ignore[arg-type]
     subscriber.take(b"{}")
     await subscriber.settled()
+
+
+ROUTES = (
+    Route(1, "plain", "default", (Target("orders"),), path="/plain"),
+    Route(2, "exact", "default", (Target("orders"),), path="/exact", path_type="exact", methods=("GET",)),
+    Route(3, "pattern", "default", (Target("orders"),), path="/(a|b)", path_type="regex", rewrite=Rewrite(path="/x")),
+    Route(4, "prefix", "default", (Target("orders"),), hosts=("*.a.test", "b.test"), rewrite=Rewrite(path="/y")),
+    Route(5, "away", "default", path="/away", redirect=Redirect(status=301, path="/z")),
+)
+
+
+def test_a_table_makes_no_cycles_so_it_ends_without_the_collector() -> None:
+    compiled = Compiled(encode(RoutingTable(1, ROUTES)))
+    routers = weakref.ref(compiled.router)
+    gc.collect()
+    gc.disable()
+    try:
+        del compiled
+        assert routers() is None
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_a_router_that_is_taken_apart_knows_no_rule_any_more() -> None:
+    before = _count_rules()
+    router = Compiled(encode(RoutingTable(1, ROUTES))).router
+    assert _count_rules() == before + 6
+    router.dismantle()
+    assert _count_rules() == before
+
+
+def _count_rules() -> int:
+    return sum(type(each) is Rule for each in gc.get_objects())
+
+
+async def test_the_table_before_is_taken_apart_and_the_next_one_serves(world: World) -> None:
+    await world.service()
+    world.publish(a_route(auth_required=False))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    before = gateway.app.live.current
+    world.publish(a_route(auth_required=False, path="/other"))
+    await eventually(lambda: gateway.app.live.current is not before)
+    await gateway.app.subscriber.settled()
+    assert not any(hosts.rules for hosts in before.router._tenants.values())
+    assert (await gateway.get("/other/1")).status_code == 200
+
+
+def test_what_is_kept_is_left_alone_by_the_collector_which_then_goes_on() -> None:
+    before = gc.get_freeze_count()
+    with heap.kept():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before

@@ -10,8 +10,7 @@ from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, Outcome
 from gateway.proxy.guard import Guard
-from gateway.proxy.table import RoutingTable, Upstream
-from tests.gateway.proxy.conftest import a_route
+from gateway.proxy.table import Upstream
 
 POLICY = BreakerPolicy(minimum_calls=20, failure_rate=0.5, consecutive_failures=0, open_seconds=10.0, half_open_calls=2)
 
@@ -23,9 +22,8 @@ class Workers:
         self.client = client
         self.clock = ManualClock()
         self.guards = [Guard(Env(), f"w{number}", self.clock) for number in range(count)]
-        table = RoutingTable(1, (a_route(),), (Upstream("default", "orders", breaker=policy),))
         for guard in self.guards:
-            guard.adopt(table)
+            guard.adopt(1, [Upstream("default", "orders", breaker=policy)], [("default", "orders")])
 
     async def second(self, count: int = 1) -> None:
         for _ in range(count):
