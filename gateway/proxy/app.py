@@ -23,6 +23,7 @@ from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer
 from gateway.proxy.config import Config, log_as_configured
+from gateway.proxy.connections import Connections
 from gateway.proxy.cors import Cors, asked_method
 from gateway.proxy.direct import Direct
 from gateway.proxy.entitlement import require_websockets
@@ -72,9 +73,10 @@ class Gateway:
         self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
         self.guard = Guard(env, config.worker, left_out=self.balancer.left_out)
         self.admission = Admission(env.gateway_max_concurrent)
+        self.connections = Connections(env.gateway_max_connections)
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
-        self.standing = Standing(config.worker, self.node, self.live, self.admission)
+        self.standing = Standing(config.worker, self.node, self.live, self.admission, self.connections)
         self.limiter = Limiter(lambda: self.node.redis, config.worker)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
@@ -349,6 +351,7 @@ class Gateway:
                 return
 
     async def start(self) -> None:
+        self.connections.fit()
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
