@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
@@ -16,10 +15,8 @@ from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
+from registry.live.presented import OURS, bearer, holds_ours, presented_key
 
-BEARER: Final = b"bearer "
-OURS: Final = b"anm_"
-_HOLDS_OURS: Final = re.compile(rb"(?:^|,)[ \t]*bearer[ \t]+anm_", re.IGNORECASE).search
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
@@ -77,33 +74,10 @@ def _by_key(
     return client
 
 
-def presented_key(known: Mapping[bytes, bytes]) -> str | None:
-    """The key in X-API-Key, else in Authorization: Bearer.
-
-    Raises:
-        Problem: api_key_invalid, where there are several: which of them counts, another reader might see otherwise.
-    """
-    key, authorization = known.get(b"x-api-key"), known.get(b"authorization")
-    if key is None:
-        key = bearer(authorization) if authorization is not None else None
-        if key is None:
-            return None
-    elif authorization is not None and _HOLDS_OURS(authorization):
-        raise Problem("api_key_invalid", "Send one API key, in X-API-Key or as Authorization: Bearer.")
-    if b"," in key:  # lines of one name make one list
-        raise Problem("api_key_invalid", "Send one API key, not several.")
-    return key.decode("latin-1")
-
-
-def bearer(authorization: bytes) -> bytes | None:
-    """What comes with the scheme Bearer; None where it is another one."""
-    return authorization[7:].strip() if authorization[:7].lower() == BEARER else None
-
-
 def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | None) -> bytes | None:
     """What a service sees of Authorization: what is meant for it, never a key of ours."""
     authorization = known.get(b"authorization")
-    if authorization is None or _HOLDS_OURS(authorization):
+    if authorization is None or holds_ours(authorization):
         return None
     if isinstance(client, Consumer):
         return authorization  # services commonly read tokens themselves
