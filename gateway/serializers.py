@@ -399,6 +399,9 @@ class BreakerPolicySerializer(StrictModel):
         read_only_fields: ClassVar = ["created_at"]
 
 
+OF_KEY = "An API key, or its public id. Without it, the key counts that is among the headers or in the query."
+
+
 class ExplainSerializer(Strict):
     """A request that was not sent: what would become of it?"""
 
@@ -406,7 +409,7 @@ class ExplainSerializer(Strict):
     host = Text(max_length=260, default="", allow_blank=True)
     path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
     headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
-    key = Text(max_length=100, default="", allow_blank=True, write_only=True, help_text="An API key, or its public id.")
+    key = Text(max_length=100, default="", allow_blank=True, write_only=True, help_text=OF_KEY)
     address = serializers.IPAddressField(default="", allow_blank=True, help_text="Where the request comes from.")
 
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -443,7 +446,7 @@ class AdmissionSerializer(serializers.Serializer[Any]):
     auth_required = serializers.BooleanField()
     methods = serializers.ListField(child=serializers.CharField())
     scopes = serializers.ListField(child=serializers.CharField())
-    admitted = serializers.BooleanField(allow_null=True, help_text="null where no key was given.")
+    admitted = serializers.BooleanField(allow_null=True, help_text="null where there is no key to judge.")
     sentence = serializers.CharField()
     code = serializers.CharField(allow_null=True, help_text="Of the refusal.")
 

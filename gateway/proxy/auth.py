@@ -7,15 +7,14 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from anumate.lib.problem import Problem
-from gateway.proxy.entitlement import require_route, require_scopes
+from gateway.proxy.entitlement import one_key, presented_token, require_route, require_scopes
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
 from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
-from registry.live.presented import OURS, bearer, holds_ours, presented_key
+from registry.live.presented import bearer, holds_ours
 
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
@@ -46,10 +45,8 @@ def authenticate(
 
 def _by_token(tokens: Tokens, route: Route, x: Exchange, in_query: Sequence[str], now: float) -> KeyRecord | None:
     """Who comes with a token; None where the request has none and a key may do instead."""
-    token = bearer(x.known.get(b"authorization", b""))
-    if token is not None and not token.startswith(OURS):
-        if (b"x-api-key" in x.known or in_query) and "key" in route.auth.methods:
-            raise Problem("api_key_invalid", "Send an API key or a token, not both.")
+    token = presented_token(route, x.known, in_query)
+    if token is not None:
         return tokens.verify(route.tenant, route.auth.issuers, token.decode("latin-1"), now)
     if "key" in route.auth.methods:
         return None
@@ -64,12 +61,7 @@ def _by_key(
     now: float,
     address_of: Callable[[Exchange], str],
 ) -> KeyRecord:
-    presented = presented_key(x.known)
-    if in_query:
-        if presented is not None or len(in_query) > 1:
-            raise Problem("api_key_invalid", "Send one API key, in a field or in the query, not several.")
-        presented = in_query[0]
-    client = ring.verify(presented, now)
+    client = ring.verify(one_key(x.known, in_query), now)
     require_route(client, route, lambda: address_of(x))
     return client
 
