@@ -173,7 +173,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "HealthEnum": "registry.models.Instance.Health",
         "OperatorStateEnum": "registry.models.OperatorState.State",
-        "BreakerStateEnum": "gateway.serializers.BREAKER_STATES",
+        "BreakerStateEnum": "gateway.report_serializers.BREAKER_STATES",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -44,7 +44,7 @@ class ExplainForm(forms.Form):
         required=False,
         label="API key",
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
-        help_text="Its public id will do. It is not kept.",
+        help_text="Its public id will do; without it, the key among the header fields counts. It is not kept.",
     )
     source = forms.GenericIPAddressField(
         required=False,

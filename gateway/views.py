@@ -17,15 +17,17 @@ from gateway.control.exposition import OpenMetricsText, PrometheusText
 from gateway.control.metrics import as_json, metrics_of
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.reports import Action
-from gateway.serializers import (
-    BreakerPolicySerializer,
+from gateway.report_serializers import (
     BreakerSerializer,
     ExplainedSerializer,
     ExplainSerializer,
     ForcedSerializer,
     ForceSerializer,
-    JwtIssuerSerializer,
     MetricsSerializer,
+)
+from gateway.serializers import (
+    BreakerPolicySerializer,
+    JwtIssuerSerializer,
     RateLimitPolicySerializer,
     RouteSerializer,
     UpstreamSerializer,

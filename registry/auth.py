@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from anumate.lib.problem import Problem
 from registry.live.keys import DEFAULT_TENANT, KeyRecord, KeyRing, TenantRecord, public_id_of
 from registry.live.node import get_current
+from registry.live.presented import presented_key
 from registry.models import ApiKey, Member, Tenant
 from registry.requests import request_id
 from registry.scopes import ALL, OF_ROLE
@@ -68,7 +69,7 @@ class ApiKeyAuthentication(_Authentication):
     """A key in `X-API-Key` or `Authorization: Bearer`, or the anonymous reader where keys are not required."""
 
     def authenticate(self, request: Request) -> tuple[Any, Caller] | None:
-        presented = presented_key(request)
+        presented = presented_key(_key_fields(request))
         if presented is None:
             return self._without_key(request)
         record = verify(presented)
@@ -111,12 +112,11 @@ class HasScope(BasePermission):
         return True
 
 
-def presented_key(request: Request) -> str | None:
-    """The key a request carries; None when it carries none at all."""
-    if (key := request.headers.get("X-API-Key")) is not None:
-        return key
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+def _key_fields(request: Request) -> dict[bytes, bytes]:
+    """Those that a key may stand in, as bytes again."""
+    names = ("X-API-Key", "Authorization")
+    # What no server would let in holds no key either.
+    return {n.lower().encode(): request.headers[n].encode("latin-1", "replace") for n in names if n in request.headers}
 
 
 def verify(presented: str) -> KeyRecord:
@@ -126,11 +126,12 @@ def verify(presented: str) -> KeyRecord:
         Problem: api_key_invalid, api_key_expired.
     """
     node = get_current()
-    ring = node.keys if node is not None else _ring_for(presented)
+    ring = node.keys if node is not None else ring_for(presented)
     return ring.verify(presented, time.time())
 
 
-def _ring_for(presented: str) -> KeyRing:
+def ring_for(presented: str) -> KeyRing:
+    """One that knows the key presented, if there is such a key, and nothing else. Asking it counts as no use."""
     rows = ApiKey.objects.filter(public_id=public_id_of(presented) or "", revoked_at=None).select_related("tenant")
     ring = KeyRing(settings.API_KEY_PEPPER)
     ring.replace([record_of(row) for row in rows], [TenantRecord(row.tenant.name, row.tenant.active) for row in rows])

@@ -6,11 +6,12 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 from anumate.lib.problem import Problem
 from registry.live.keys import DEFAULT_TENANT, KeyRecord, KeyRing
+from registry.live.presented import presented_key
 from registry.live.registration import MAX_BODY
 
 Scope = MutableMapping[str, Any]
@@ -36,7 +37,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = _as_lists(scope["headers"])
         offered = self.headers.get(b"x-request-id", b"")
         self.id: bytes = offered if _acceptable_id(offered) else os.urandom(16).hex().encode()
         client = scope.get("client")
@@ -93,7 +94,7 @@ class Request:
 
 def admit(keys: KeyRing, request: Request, scope: str) -> None:
     """Let in who shows a key that may do this, in the tenant it acts for."""
-    key = keys.verify(_presented(request.headers), time.time())
+    key = keys.verify(presented_key(request.headers), time.time())
     request.key = key
     key.require_network(request.peer)
     if not key.allows(scope):
@@ -109,11 +110,12 @@ def admit(keys: KeyRing, request: Request, scope: str) -> None:
         request.tenant = wanted
 
 
-def _presented(headers: dict[bytes, bytes]) -> str | None:
-    if (key := headers.get(b"x-api-key")) is not None:
-        return key.decode("latin-1")
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+def _as_lists(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Lines of one name as one list (RFC 9110 §5.2): where only one value makes sense, the list does not."""
+    known: dict[bytes, bytes] = {}
+    for name, value in headers:
+        known[name] = known[name] + b", " + value if name in known else value
+    return known
 
 
 def _require_json(content_type: bytes) -> None:

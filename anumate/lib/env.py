@@ -225,6 +225,13 @@ class Env:
         10_000,
         "Requests in flight at once in one gateway worker, beyond which it answers 503; 0 is no limit.",
     )
+    gateway_max_connections: int = var(
+        "GATEWAY_MAX_CONNECTIONS",
+        _whole(0, 1_000_000),
+        10_000,
+        "Connections of clients that one gateway worker holds open, beyond which a new one is told 503 and closed; "
+        "0 is no limit but that of open files.",
+    )
     circuit_breaker_recovery_timeout: float = var(
         "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", _number(0.1, 86_400), 60.0, "Seconds a breaker without a policy stays open."
     )

@@ -13,11 +13,12 @@ from django.conf import settings
 from anumate.lib.problem import KINDS, Problem
 from anumate.lib.redis import UNAVAILABLE
 from gateway.control.breakers import left_out_of
+from gateway.control.callers import Admission, judged
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
 from gateway.proxy.canary import Asking
 from gateway.proxy.cors import Cors, asked_method, of_route
-from gateway.proxy.entitlement import require_route, require_scopes, require_websockets, scopes_of
+from gateway.proxy.entitlement import require_websockets
 from gateway.proxy.exchange import Exchange, Scope
 from gateway.proxy.fields import is_loop
 from gateway.proxy.options import AS_A_WHOLE, last_hop
@@ -29,10 +30,8 @@ from gateway.proxy.selection import Selection
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target
 from gateway.services import host_owner
 from registry.live.instances import Instance
-from registry.live.keys import KeyRecord, KeyRing, TenantRecord, public_id_of
-from registry.models import ApiKey
+from registry.live.keys import KeyRecord
 from registry.selectors import catalog
-from registry.services.keys import record_of
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -62,18 +61,6 @@ class Destination(NamedTuple):
     load_balancing: str
     instances: list[Candidate] | None
     """None while the store is away."""
-
-
-class Admission(NamedTuple):
-    """What the route asks of a caller; `admitted` is None where no key was given to judge."""
-
-    auth_required: bool
-    methods: tuple[str, ...]
-    scopes: tuple[str, ...]
-    admitted: bool | None
-    sentence: str
-    code: str | None = None
-    """Of the refusal."""
 
 
 class Explanation(NamedTuple):
@@ -110,7 +97,7 @@ def explain(
     address: str = "",
 ) -> Explanation:
     """What would become of a request. `target` is path and query, as on the request line; `key` an API key or its
-    public id; `address` where the request comes from.
+    public id, else the one counts that the request brings; `address` where the request comes from.
 
     Raises:
         Problem: malformed_request, when the gateway would not read such a request.
@@ -147,8 +134,7 @@ def explain(
         untaken = _untaken(verdicts)
         return Explanation(tenant, None, problem.detail, None, (), untaken, skipped, problem.status, problem.code)
     route = rule.route
-    client = _client(tenant, key) if key else None
-    admission = _admission(route, key, client, address)
+    admission, client = judged(route, x, key)
     status = KINDS[admission.code].status if admission.code else route.redirect.status or None
     return Explanation(
         tenant=tenant,
@@ -236,51 +222,6 @@ def _redirect(rule: Rule, x: Exchange) -> str | None:
     authority, path = x.known[b"host"].decode("latin-1"), rule.rewriting.redirected(x.path)
     query, _ = without_keys(rule.route, x.query)
     return location(redirect, path, query, scheme=x.scheme, authority=authority, host=x.host).decode("latin-1")
-
-
-def _client(tenant: str, key: str) -> KeyRecord | None:
-    """The key's record, if it is one of the tenant's and, where it was given whole, the right one."""
-    public_id = public_id_of(key) or key
-    rows = ApiKey.objects.filter(public_id=public_id, tenant__name=tenant, revoked_at=None).select_related("tenant")
-    row = rows.first()
-    if row is None:
-        return None
-    record = record_of(row)
-    if public_id == key:
-        return record
-    ring = KeyRing(settings.API_KEY_PEPPER)
-    ring.replace(keys=[record], tenants=[TenantRecord(tenant)])
-    try:
-        return ring.verify(key, 0.0)
-    except Problem:
-        return None
-
-
-def _admission(route: Route, key: str, client: KeyRecord | None, address: str) -> Admission:
-    methods, scopes = route.auth.methods, scopes_of(route)
-    if not route.auth_required or route.redirect.status:
-        return Admission(False, methods, scopes, None, "Nobody has to prove who they are.")
-    if not key:
-        ways = " or ".join("an API key" if method == "key" else "a JWT" for method in methods)
-        return Admission(True, methods, scopes, None, f"The caller needs {ways} with {', '.join(scopes)}.")
-    try:
-        name = _admitted(route, client, address)
-    except Problem as problem:
-        return Admission(True, methods, scopes, False, problem.detail, problem.code)
-    return Admission(True, methods, scopes, True, f"The key {name} may use the route.")
-
-
-def _admitted(route: Route, client: KeyRecord | None, address: str) -> str:
-    """The name of the key, where it may use the route. Raises Problem."""
-    if "key" not in route.auth.methods:
-        raise Problem("api_key_missing", "The route takes a JWT, and no API key.")
-    if client is None:
-        raise Problem("api_key_invalid", "This API key is not known here, or was revoked.")
-    if client.expires_at and client.expires_at <= time.time():
-        raise Problem("api_key_expired", "This API key has expired.")
-    require_route(client, route, lambda: address)
-    require_scopes(client, scopes_of(route))
-    return client.name
 
 
 def _rate_limits(table: RoutingTable, route: Route, client: KeyRecord | None) -> list[RateLimit]:

@@ -21,14 +21,24 @@ class Gate:
         self.most = most
         self.inside = 0
 
-    def __enter__(self) -> None:
+    @property
+    def full(self) -> bool:
+        return self.inside >= self.most > 0
+
+    def enter(self) -> None:
         """Raises Problem: overloaded."""
-        if self.inside >= self.most > 0:
+        if self.full:
             raise self.refusal()
         self.inside += 1
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         self.inside -= 1
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def refusal(self) -> Problem:
         return Problem("overloaded", f"{self.what} takes {self.most} requests at once.", headers=RETRY_AFTER)

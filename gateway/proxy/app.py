@@ -25,6 +25,7 @@ from gateway.proxy.auth import authenticate
 from gateway.proxy.balancer import Balancer
 from gateway.proxy.buckets import Policy, tightest
 from gateway.proxy.config import Config, log_as_configured
+from gateway.proxy.connections import Connections
 from gateway.proxy.cors import Cors, asked_method
 from gateway.proxy.direct import Direct
 from gateway.proxy.entitlement import require_websockets
@@ -76,9 +77,10 @@ class Gateway:
         self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
         self.guard = Guard(env, config.worker, left_out=self.balancer.left_out)
         self.admission = Admission(env.gateway_max_concurrent)
+        self.connections = Connections(env.gateway_max_connections)
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
-        self.standing = Standing(config.worker, self.node, self.live, self.admission)
+        self.standing = Standing(config.worker, self.node, self.live, self.admission, self.connections)
         self.limiter = Limiter(lambda: self.node.redis, config.worker, workers=lambda: self.guard.workers)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
@@ -354,6 +356,7 @@ class Gateway:
 
     async def start(self) -> None:
         sys.setswitchinterval(TURN_SECONDS)
+        self.connections.fit()
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()

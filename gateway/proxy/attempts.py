@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,7 +11,7 @@ from anumate.lib.problem import Problem
 from anumate_integration_service.balancing import Random
 from anumate_integration_service.breaker import Outcome
 from anumate_integration_service.pacing import full_jitter
-from gateway.proxy.admission import Admission
+from gateway.proxy.admission import Admission, Gate
 from gateway.proxy.balancer import Balancer, Share
 from gateway.proxy.bodies import Kept, bounded, first_piece
 from gateway.proxy.canary import chosen as asked_for
@@ -28,7 +27,7 @@ from gateway.proxy.upstream import ClientGone, Refused, TimedOut, UpstreamError
 
 Chosen = tuple[Endpoint, Pass]
 """An instance, and the leave to send a request to its service."""
-_OPEN: Final = contextlib.nullcontext()
+_OPEN: Final = Gate("A service without a limit", 0)
 
 
 class Attempts:
@@ -182,21 +181,26 @@ class Attempts:
         receive: Receive,
         send: Send,
     ) -> None:
-        with self._admission.service(x.tenant, endpoint.service) or _OPEN:
-            if not may_hedge(binding, x):
-                await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
-                return
-            hedge = Hedge(self._forwarder, binding, x, head, self._now)
-            others = self._others_of(binding, shares, endpoint, tried)
+        gate = self._admission.service(x.tenant, endpoint.service) or _OPEN
+        if may_hedge(binding, x):
+            hedge = Hedge(self._forwarder, binding, x, head, gate, self._now)
+            others = self._others_of(binding, shares, endpoint, tried, gate)
             await hedge.forward(endpoint, others, permit, receive, send)
+            return
+        with gate:
+            await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
 
     def _others_of(
-        self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: Sequence[str]
+        self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: Sequence[str], gate: Gate
     ) -> Callable[[], Endpoint | None]:
-        """Gives further instances of the target that was chosen, as long as the budget pays for them."""
+        """Gives further instances of the target that was chosen, as long as the service's gate has room and the budget
+        pays for them.
+        """
         met = [*tried, endpoint.name]
 
         def another() -> Endpoint | None:
+            if gate.full:
+                return None
             now = self._now()
             share = next((share for share in shares if endpoint in share[0].endpoints), None)
             found = self._balancer.pick((share,), now, "", met) if share else None

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from anumate.lib.problem import Problem
-from gateway.proxy.entitlement import require_route, require_scopes
+from gateway.proxy.entitlement import one_key, presented_token, require_route, require_scopes
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.live import Binding
 from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
 from registry.live.keys import KeyRecord, KeyRing
+from registry.live.presented import bearer, holds_ours
 
-BEARER: Final = b"bearer "
-OURS: Final = b"anm_"
-_HOLDS_OURS: Final = re.compile(rb"(?:^|,)[ \t]*bearer[ \t]+anm_", re.IGNORECASE).search
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
@@ -49,10 +45,8 @@ def authenticate(
 
 def _by_token(tokens: Tokens, route: Route, x: Exchange, in_query: Sequence[str], now: float) -> KeyRecord | None:
     """Who comes with a token; None where the request has none and a key may do instead."""
-    token = bearer(x.known.get(b"authorization", b""))
-    if token is not None and not token.startswith(OURS):
-        if (b"x-api-key" in x.known or in_query) and "key" in route.auth.methods:
-            raise Problem("api_key_invalid", "Send an API key or a token, not both.")
+    token = presented_token(route, x.known, in_query)
+    if token is not None:
         return tokens.verify(route.tenant, route.auth.issuers, token.decode("latin-1"), now)
     if "key" in route.auth.methods:
         return None
@@ -67,43 +61,15 @@ def _by_key(
     now: float,
     address_of: Callable[[Exchange], str],
 ) -> KeyRecord:
-    presented = presented_key(x.known)
-    if in_query:
-        if presented is not None or len(in_query) > 1:
-            raise Problem("api_key_invalid", "Send one API key, in a field or in the query, not several.")
-        presented = in_query[0]
-    client = ring.verify(presented, now)
+    client = ring.verify(one_key(x.known, in_query), now)
     require_route(client, route, lambda: address_of(x))
     return client
-
-
-def presented_key(known: Mapping[bytes, bytes]) -> str | None:
-    """The key in X-API-Key, else in Authorization: Bearer.
-
-    Raises:
-        Problem: api_key_invalid, where there are several: which of them counts, another reader might see otherwise.
-    """
-    key, authorization = known.get(b"x-api-key"), known.get(b"authorization")
-    if key is None:
-        key = bearer(authorization) if authorization is not None else None
-        if key is None:
-            return None
-    elif authorization is not None and _HOLDS_OURS(authorization):
-        raise Problem("api_key_invalid", "Send one API key, in X-API-Key or as Authorization: Bearer.")
-    if b"," in key:  # lines of one name make one list
-        raise Problem("api_key_invalid", "Send one API key, not several.")
-    return key.decode("latin-1")
-
-
-def bearer(authorization: bytes) -> bytes | None:
-    """What comes with the scheme Bearer; None where it is another one."""
-    return authorization[7:].strip() if authorization[:7].lower() == BEARER else None
 
 
 def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | None) -> bytes | None:
     """What a service sees of Authorization: what is meant for it, never a key of ours."""
     authorization = known.get(b"authorization")
-    if authorization is None or _HOLDS_OURS(authorization):
+    if authorization is None or holds_ours(authorization):
         return None
     if isinstance(client, Consumer):
         return authorization  # services commonly read tokens themselves

@@ -1,13 +1,16 @@
-"""What a route takes, and what a caller that has proved who it is may use. Data plane and explain ask here."""
+"""What a route takes, what a request brings to prove who asks, and what a caller that has proved it may use. Data plane
+and explain ask here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from anumate.lib.problem import Problem
 from gateway.proxy.table import Route
 from registry.live.keys import KeyRecord
+from registry.live.presented import OURS, bearer, presented_key
 
 INVOKE: Final = "gateway:invoke"
 
@@ -15,6 +18,34 @@ INVOKE: Final = "gateway:invoke"
 def scopes_of(route: Route) -> tuple[str, ...]:
     """Those that a caller needs, each once."""
     return tuple(dict.fromkeys((INVOKE, *route.scopes)))
+
+
+def presented_token(route: Route, known: Mapping[bytes, bytes], in_query: Sequence[str]) -> bytes | None:
+    """The token that comes to a route that takes tokens; `in_query` is what stood where keys do.
+
+    Raises:
+        Problem: api_key_invalid, where a key comes besides.
+    """
+    token = bearer(known.get(b"authorization", b""))
+    if token is None or token.startswith(OURS):
+        return None
+    if (b"x-api-key" in known or in_query) and "key" in route.auth.methods:
+        raise Problem("api_key_invalid", "Send an API key or a token, not both.")
+    return token
+
+
+def one_key(known: Mapping[bytes, bytes], in_query: Sequence[str]) -> str | None:
+    """The key that comes to a route that takes keys.
+
+    Raises:
+        Problem: api_key_invalid, where there are several.
+    """
+    presented = presented_key(known)
+    if not in_query:
+        return presented
+    if presented is not None or len(in_query) > 1:
+        raise Problem("api_key_invalid", "Send one API key, in a field or in the query, not several.")
+    return in_query[0]
 
 
 def require_scopes(client: KeyRecord, scopes: Iterable[str]) -> None:

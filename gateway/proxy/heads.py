@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
+from gateway.proxy.addresses import canonical, without_mapped
 from gateway.proxy.answer import ORDINARY_CONNECTION, Answer
 from gateway.proxy.auth import authorization_for_service, consumer_fields
 from gateway.proxy.edits import Edits
@@ -30,26 +31,26 @@ class Peers:
     """Whom we believe about where a request came from."""
 
     def __init__(self, trusted: Networks) -> None:
-        self._trusted = trusted
+        self._trusted = without_mapped(trusted)
         self.trusts = lru_cache(maxsize=4096)(self._trusts)
 
     def _trusts(self, address: str) -> bool:
         try:
-            parsed = ipaddress.ip_address(address)
+            parsed = ipaddress.ip_address(canonical(address))
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
 
     def client_address(self, x: Exchange) -> str:
-        """The nearest address that is no trusted proxy's."""
+        """The nearest address that is no trusted proxy's, in its one spelling."""
         if not self._trusted or not self.trusts(x.peer):
-            return x.peer
+            return canonical(x.peer)
         hops = x.known.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
         for hop in reversed(hops):
-            address = hop.strip()
+            address = canonical(hop.strip())
             if address and not self.trusts(address):
                 return address
-        return x.peer
+        return canonical(x.peer)
 
     def forwarded(self, x: Exchange) -> bytes:
         """The four lines X-Forwarded-*: what a trusted proxy says, with its own address added; else only what we see

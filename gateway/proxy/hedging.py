@@ -2,7 +2,7 @@
 
 After Dean and Barroso, "The Tail at Scale" (2013), and Envoy's hedging. Only for methods that may reach a service
 twice, and only once the whole body is at hand. The first answer wins, whatever its status; the others' connections are
-closed.
+closed. Each try takes a place of its own at the service's gate.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from anumate.lib.clock import Clock
+from gateway.proxy.admission import Gate
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Delivery, Forwarder, Receive, Send
@@ -29,11 +30,14 @@ def may_hedge(binding: Binding, x: Exchange) -> bool:
 class Hedge:
     """The tries of one request that run beside each other."""
 
-    def __init__(self, forwarder: Forwarder, binding: Binding, x: Exchange, head: bytes, monotonic: Clock) -> None:
+    def __init__(
+        self, forwarder: Forwarder, binding: Binding, x: Exchange, head: bytes, gate: Gate, monotonic: Clock
+    ) -> None:
         self._forwarder = forwarder
         self._binding = binding
         self._x = x
         self._head = head
+        self._gate = gate
         self._now = monotonic
         self._running: dict[asyncio.Task[Delivery], tuple[Endpoint, float]] = {}
 
@@ -43,7 +47,7 @@ class Hedge:
         """As `Forwarder.forward`; `another` gives the instance for a further try, as long as there may be one.
 
         Raises:
-            UpstreamError: of the try that failed last. ClientGone.
+            UpstreamError: of the try that failed last. Problem: overloaded. ClientGone.
         """
         try:
             self._start(first, receive)
@@ -55,9 +59,14 @@ class Hedge:
             await self._end()
 
     def _start(self, endpoint: Endpoint, receive: Receive) -> None:
+        self._gate.enter()
         delivery = self._forwarder.deliver(self._binding, self._x, self._head, endpoint, receive)
         endpoint.started()
         self._running[asyncio.get_running_loop().create_task(delivery)] = endpoint, self._now()
+
+    def _ended(self, endpoint: Endpoint) -> None:
+        endpoint.ended()
+        self._gate.leave()
 
     async def _first_answer(
         self, another: Callable[[], Endpoint | None], permit: Pass, receive: Receive
@@ -72,7 +81,7 @@ class Hedge:
                 if error is None:
                     return task
                 endpoint, started = self._running.pop(task)
-                endpoint.ended()
+                self._ended(endpoint)
                 if isinstance(error, UpstreamError):
                     error.instance = endpoint.name
                     self._forwarder.failed(endpoint, permit, started, error)
@@ -88,7 +97,7 @@ class Hedge:
     async def _end(self) -> None:
         """Of an answer that came beside the winner's, nobody hears."""
         for task, (endpoint, _) in self._running.items():
-            endpoint.ended()
+            self._ended(endpoint)
             task.cancel()
         for answer in await asyncio.gather(*self._running, return_exceptions=True):
             if isinstance(answer, Delivery):

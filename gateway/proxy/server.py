@@ -278,13 +278,18 @@ class Server(HttpToolsProtocol):
             self._say_goodbye(self._farewell)
 
     def _say_goodbye(self, problem: Problem) -> None:
-        request_id = b"%032x" % (getrandbits(128) | 1)
+        request_id = self._say_last(problem)
         client = self.client[0] if self.client else "somebody"
         self.log.info("refused %s: %s %s", client, problem.code, request_id.decode())
+        self._close_gently()
+
+    def _say_last(self, problem: Problem) -> bytes:
+        """Answers with the id under which the client can ask about it."""
+        request_id = b"%032x" % (getrandbits(128) | 1)
         headers, body = answer_of(problem, request_id)
         headers += [(b"x-request-id", request_id), *self.signature, (b"connection", b"close")]
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[problem.status], encoded(headers), body))
-        self._close_gently()
+        return request_id
 
     def _close_gently(self) -> None:
         """Close once the client has had time to read: what it still sends would cost it the answer (RFC 9112 §9.6)."""

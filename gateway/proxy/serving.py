@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.proxy.connections import Connections
 from gateway.proxy.direct import Direct, Steps
 from gateway.proxy.forwarder import Receive, Send
 from gateway.proxy.relay import Relay
@@ -28,6 +29,7 @@ class GatewayServer(UpgradingServer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
+        self._others: Connections | None = getattr(self.app, "connections", None)
         self._relay: Relay | None = None
         self._left = 0  # bytes of a body that are still to come, past the parser
         self._next = bytearray()  # what came after that
@@ -41,6 +43,17 @@ class GatewayServer(UpgradingServer):
         transport.set_write_buffer_limits(high=WRITE_LIMIT)
         peer, server = self.client, self.server
         self.link = Link(peer[0] if peer else "", self.scheme or "http", (server and server[1]) or 0)
+        if self._others is not None and not self._others.enter(self):
+            self._turn_away(self._others)
+
+    def _turn_away(self, others: Connections) -> None:
+        """For want of room: nothing it sends is read."""
+        self._say_last(others.refusal(self.loop.time()))
+        if others.may_linger(self):
+            self._close_gently()
+        else:
+            self._closing = True
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._left or self._relay is not None or self._next:
@@ -89,6 +102,8 @@ class GatewayServer(UpgradingServer):
         relay, self._relay = self._relay, None
         if relay is not None:
             relay.gone()
+        if self._others is not None:
+            self._others.leave(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

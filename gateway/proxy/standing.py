@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.proxy.admission import Admission
+from gateway.proxy.connections import Connections
 from gateway.proxy.live import Live
 from registry.live.node import Node
 
 
 class Standing:
-    def __init__(self, worker: str, node: Node, live: Live, admission: Admission) -> None:
+    def __init__(self, worker: str, node: Node, live: Live, admission: Admission, connections: Connections) -> None:
         self._worker = worker
         self._node = node
         self._live = live
         self._admission = admission
+        self._connections = connections
 
     @property
     def draining(self) -> bool:
@@ -56,6 +58,7 @@ class Standing:
             ("redis_away_seconds", "How long Redis has been away, 0 when it is there.", wall - (stale_since or wall)),
             ("table_revision", "Revision of the routing table that is served.", self._live.current.revision),
             ("requests_in_flight", "Requests under way, WebSockets included.", self._admission.whole.inside),
+            ("connections", "Connections of clients that are open.", len(self._connections.open)),
         )
         lines: list[str] = []
         for name, meaning, value in gauges:

@@ -38,6 +38,22 @@ def test_a_key_may_come_as_a_bearer_token() -> None:
     assert client.get("/v1/routes", headers={"Authorization": f"Bearer {secret()}"}).status_code == 200
 
 
+def test_several_keys_are_refused() -> None:
+    key = secret()
+    for headers, sentence in (
+        ({"X-API-Key": key, "Authorization": f"Bearer {key}"}, "in X-API-Key or as Authorization: Bearer."),
+        ({"X-API-Key": key, "Authorization": f"Basic eA==,bearer {key}"}, "in X-API-Key or as Authorization: Bearer."),
+        ({"X-API-Key": f"{key},{key}"}, "not several."),  # as Django tells of two fields
+        ({"Authorization": f"Bearer {key},Bearer {key}"}, "not several."),
+    ):
+        answer = APIClient().get("/v1/routes", headers=headers)
+        assert code(answer) == (401, "api_key_invalid")
+        assert answer.json()["detail"] == f"Send one API key, {sentence}"
+    for stranger in ("Bearer of.someone.else", "Basic eA=="):
+        headers = {"X-API-Key": key, "Authorization": stranger}
+        assert APIClient().get("/v1/routes", headers=headers).status_code == 200
+
+
 def test_an_expired_key_is_told_so() -> None:
     late = secret(expires_at=timezone.now() - timedelta(seconds=1))
     assert code(APIClient().get("/v1/routes", headers={"X-API-Key": late})) == (401, "api_key_expired")

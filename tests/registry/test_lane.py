@@ -396,6 +396,17 @@ async def test_who_may_not_write_is_told_why_and_nothing_is_stored(
     assert stored(store) == 0
 
 
+async def test_several_keys_are_refused(lane: Served) -> None:
+    key = lane.keys["read"]
+    own, bearer = ("X-API-Key", key), ("Authorization", f"Bearer {key}")
+    for fields in ([own, own], [own, bearer], [bearer, own], [bearer, bearer]):
+        answer = await lane.http.get("/v1/services", headers=fields)
+        assert (answer.status_code, answer.json()["code"]) == (401, "api_key_invalid")
+        assert answer.json()["detail"].startswith("Send one API key, ")
+    stranger = ("Authorization", "Bearer of.someone.else")
+    assert (await lane.http.get("/v1/services", headers=[own, stranger])).status_code == 200
+
+
 async def test_a_key_may_also_come_as_a_bearer_token(lane: Served) -> None:
     headers = {"Authorization": f"Bearer {lane.keys['read']}"}
     assert (await lane.http.get("/v1/services", headers=headers)).status_code == 200

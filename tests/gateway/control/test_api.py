@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from gateway.forms import RouteForm
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteTarget, Upstream
-from registry.models import AuditEntry, Service, TenantHost
+from registry.models import ApiKey, AuditEntry, Service, TenantHost
 from tests.api import api, code, pointers, tenant
 
 pytestmark = pytest.mark.django_db
@@ -373,6 +373,45 @@ class TestExplain:
         assert found["policies"]["rewrite"] == {"host": "orders.internal", "path": "/v2"}
         wrong = client.post("/v1/routes/explain", {**asked, "key": made["secret"][:-7] + "x" + made["secret"][-6:]})
         assert wrong.json()["admission"]["admitted"] is False
+
+    def test_it_judges_the_key_that_is_among_the_headers_and_tells_it_nobody(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client = api()
+        client.post("/v1/rate-limit-policies", GOLD)
+        route = {"name": "orders", "path": "/orders", "service": "orders", "auth": {"query_parameter": "key"}}
+        client.post("/v1/routes", route)
+        made = client.post(
+            "/v1/api-keys", {"name": "k", "scopes": ["gateway:invoke"], "rate_limit_policy": "gold"}
+        ).json()
+        key, other = made["secret"], client.post("/v1/api-keys", {"name": "o", "scopes": ["registry:read"]}).json()
+        own, bearer = {"name": "X-API-Key", "value": key}, {"name": "Authorization", "value": f"Bearer {key}"}
+        for asked, admitted, sentence in (
+            ({"headers": [own]}, True, "The key k may use the route."),
+            ({"headers": [bearer]}, True, "The key k may use the route."),
+            ({"path": f"/orders?key={key}"}, True, "The key k may use the route."),
+            ({"headers": [own], "key": other["public_id"]}, False, "The key needs scope gateway:invoke here."),
+            ({"headers": [own, bearer]}, False, "Send one API key, in X-API-Key or as Authorization: Bearer."),
+            ({"headers": [own, own]}, False, "Send one API key, not several."),
+            (
+                {"path": f"/orders?key={key}", "headers": [own]},
+                False,
+                "Send one API key, in a field or in the query, not several.",
+            ),
+            ({"headers": [{**own, "value": made["public_id"]}]}, False, "This API key is not known, or was revoked."),
+            ({"headers": [{**own, "value": ""}]}, None, "The caller needs an API key with gateway:invoke."),
+        ):
+            found = client.post("/v1/routes/explain", {"path": "/orders", **asked}).json()
+            assert (found["admission"]["admitted"], found["admission"]["sentence"]) == (admitted, sentence), asked
+            assert (found["rate_limits"][0]["name"] == "gold") == bool(admitted)
+            assert key not in str(found)
+        client.patch("/v1/routes/orders", {"auth": {"methods": ["key", "jwt"]}})
+        token = {"name": "Authorization", "value": "Bearer a.b.c"}
+        found = client.post("/v1/routes/explain", {"path": "/orders", "headers": [token]}).json()
+        assert (found["admission"]["admitted"], found["status"]) == (None, None)
+        assert "JWT, which is not verified here" in found["admission"]["sentence"]
+        assert key not in caplog.text
+        assert ApiKey.objects.get(public_id=made["public_id"]).last_used_at is None
 
     def test_it_tells_where_a_redirect_leads(self) -> None:
         client = api()

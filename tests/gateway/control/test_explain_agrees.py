@@ -13,7 +13,9 @@ from gateway.control.compile import Compiled
 from gateway.control.explain import explain
 from gateway.proxy.policies import Auth, Cors, Pair, Redirect, Rewrite, WebSockets
 from gateway.proxy.table import RoutingTable
-from tests.gateway.proxy.conftest import Running, World, a_route, gateway, service, world
+from registry.live.keys import KeyRecord, make, secret_hash
+from tests.conftest import eventually
+from tests.gateway.proxy.conftest import PEPPER, Running, World, a_route, gateway, service, world
 
 __all__ = ["gateway", "service", "world"]  # fixtures of the data plane's tests
 
@@ -30,11 +32,15 @@ ROUTES = (
     a_route("made", id=9, path="/x(.*)", path_type="regex", rewrite=Rewrite(path=r"/public/\1"), **OPEN),
     a_route("plain", id=10, path="/plain", websockets=WebSockets(enabled=False), **OPEN),
     a_route("exact", id=11, path="/Exact/", path_type="exact", **OPEN),
+    a_route("either", id=12, path="/either", auth=Auth(methods=("key", "jwt"))),
+    a_route("query", id=13, path="/query", auth=Auth(query_parameter="k")),
+    a_route("more", id=14, path="/more", scopes=("gateway:read",)),
 )
 HANDSHAKE = (
     *(("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 )
+TOKEN = ("Authorization", "Bearer a.b.c")
 PREFLIGHT = (("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET"))
 Asked = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
@@ -95,7 +101,7 @@ def explained(asked: Asked) -> Any:
         return found.status
     if found.admission and found.admission.auth_required and found.admission.admitted is None:
         return "api_key_missing"  # nobody comes with one
-    assert found.status in (None, 308) or found.route is None
+    assert found.status in (None, 308) or found.route is None or found.code
     return found.code or found.route or found.status
 
 
@@ -131,5 +137,64 @@ async def test_explain_says_what_the_gateway_does(world: World, gateway: Running
         f"{asked}: {said} is said, {done} is done"
         for asked in requests
         if (said := explained(asked)) != (done := await answered(world, gateway, asked))
+    ]
+    assert not differ, "\n".join(differ)
+
+
+def fields_with(keys: dict[str, str]) -> list[tuple[tuple[str, str], ...]]:
+    """What proves who asks, and what does not."""
+    key, other = keys["good"], keys["other"]
+    return [
+        *((("X-API-Key", each),) for each in (*keys.values(), "", "nonsense", key[:-1], key.split("_")[1])),
+        *((("Authorization", f"{scheme}{key}"),) for scheme in ("Bearer ", "bearer  ", "Basic ", "Bearer")),
+        *((("Authorization", said),) for said in ("Bearer", "Basic eA==")),
+        (("X-API-Key", key), ("X-API-Key", key)),
+        (("X-API-Key", key), ("Authorization", f"Bearer {other}")),
+        (("X-API-Key", key), ("Authorization", "Basic eA==")),
+        (("X-API-Key", key), TOKEN),
+        (("Authorization", f"Bearer {key}"), ("Authorization", f"Bearer {key}")),
+    ]
+
+
+@pytest.mark.usefixtures("explaining")
+async def test_explain_judges_the_key_among_the_headers_as_the_gateway_does(
+    world: World, gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "good": {},
+        "other": {"tenant": "acme"},
+        "late": {"expires_at": 1.0},
+        "elsewhere": {"networks": ("10.0.0.0/8",)},
+        "for pages": {"routes": ("pages",)},
+        "weak": {"scopes": ("registry:read",)},
+    }
+    keys, records = {}, []
+    for kind, fields in kinds.items():
+        id, keys[kind] = make()
+        said = {"tenant": "default", "scopes": ("gateway:invoke",), **fields}
+        records.append(KeyRecord(id, kind, hash=secret_hash(PEPPER, keys[kind]), **said))
+    world.publish_keys(*records, tenants=("default", "acme"))
+    world.publish(*ROUTES)
+    await gateway.serves(world._revision)
+    await eventually(lambda: gateway.app.node.keys.tenant("acme") is not None, what="the keys")
+    monkeypatch.setattr("gateway.control.callers.ring_for", lambda _: gateway.app.node.keys)
+    monkeypatch.setattr("gateway.control.explain._rate_limits", lambda *_: [])
+    key = keys["good"]
+    asked: list[Asked] = [
+        *(
+            ("GET", "h", path, f)
+            for path in ("/keys", "/either", "/query", "/more", "/orders")
+            for f in fields_with(keys)
+        ),
+        *(("GET", "h", "/tokens", f) for f in fields_with(keys) if TOKEN not in f),
+        *(("GET", "h", f"/query?{query}", ()) for query in (f"k={key}", "k=x", "k=", f"%6B={key}", f"k={key}&k={key}")),
+        *(("GET", "h", f"/query?k={key}", f) for f in fields_with(keys)),
+        ("GET", "h", f"/keys?k={key}", ()),
+        ("GET", "h", "/keys", (("Authorization", f"Bearer x,Bearer {key}"),)),
+    ]
+    differ = [
+        f"{each}: {said} is said, {done} is done"
+        for each in asked
+        if (said := explained(each)) != (done := await answered(world, gateway, each))
     ]
     assert not differ, "\n".join(differ)

@@ -130,9 +130,10 @@ class World:
         digest = api_keys.secret_hash(PEPPER, self.key)
         self.publish_keys(api_keys.KeyRecord(public_id, "a key", "default", digest, ("gateway:invoke",)))
 
-    def publish_keys(self, *records: api_keys.KeyRecord) -> None:
+    def publish_keys(self, *records: api_keys.KeyRecord, tenants: tuple[str, ...] = ("default",)) -> None:
         self._publish("keys", msgspec.json.encode(api_keys.KeySection(records)))
-        self._publish("tenants", msgspec.json.encode(api_keys.TenantSection((api_keys.TenantRecord("default"),))))
+        rows = tuple(api_keys.TenantRecord(tenant) for tenant in tenants)
+        self._publish("tenants", msgspec.json.encode(api_keys.TenantSection(rows)))
 
     def publish(self, *routes: routing.Route, **parts: Any) -> None:
         self._publish("routes", routing.encode(routing.RoutingTable(self._revision + 1, routes, **parts)))

@@ -9,6 +9,10 @@ import httpx
 import pytest
 
 from gateway.proxy import upstream
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.heads import Peers
+from gateway.proxy.request import Fields, Link
+from gateway.proxy.table import RateLimit
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
 
@@ -53,6 +57,55 @@ async def test_a_trusted_proxy_is_believed(world: World, service: Service) -> No
     assert call.one("x-forwarded-for") == "6.6.6.6, 10.0.0.9, 127.0.0.1"
     assert (call.one("x-forwarded-proto"), call.one("x-forwarded-host")) == ("https", "shop.example.com")
     assert call.one("x-forwarded-port") == str(gateway.port)
+
+
+TRUSTED = ("127.0.0.0/8", "2001:db8:f::/48", "::ffff:10.0.0.0/104")
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "address"),
+    [
+        ("192.0.2.1", "6.6.6.6", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "", "192.0.2.1"),
+        ("::FFFF:C000:201", "", "192.0.2.1"),
+        ("", "", ""),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "192.0.2.1", "192.0.2.1"),
+        ("127.0.0.1", "6.6.6.6, 192.0.2.1:4711", "192.0.2.1"),
+        ("127.0.0.1", "192.0.2.1, 10.0.0.9:80", "192.0.2.1"),
+        ("127.0.0.1", "192.0.2.1, 10.0.0.9,, [2001:db8:F::1]:443", "192.0.2.1"),
+        ("127.0.0.1", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("127.0.0.1", "[::ffff:192.0.2.1]:4711", "192.0.2.1"),
+        ("127.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("127.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("127.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("127.0.0.1", "2001:0DB8:0:0:0:0:0:1", "2001:db8::1"),
+        ("127.0.0.1", "unknown", "unknown"),
+        ("127.0.0.1", "192.0.2.1:", "192.0.2.1:"),
+        ("127.0.0.1", "192.0.2.1:port", "192.0.2.1:port"),
+        ("127.0.0.1", "192.0.2.01", "192.0.2.01"),
+        ("127.0.0.1", "[shop]:80", "[shop]:80"),
+        ("127.0.0.1", "_" * 200, "_" * 200),
+    ],
+)
+def test_a_client_has_one_address_however_it_is_written(peer: str, said: str, address: str) -> None:
+    peers = Peers(tuple(ipaddress.ip_network(network) for network in TRUSTED))
+    fields = Fields([(b"x-forwarded-for", said.encode())] if said else [])
+    x = Exchange("GET", b"/", b"", "1.1", fields, Link(peer, "http", 80), 0.0)
+    assert peers.client_address(x) == address
+
+
+async def test_a_client_has_one_bucket_whatever_port_its_proxy_saw(world: World, service: Service) -> None:
+    once = RateLimit("default", "once", rate=0.001, burst=1, by="address")
+    world.publish(a_route(rate_limits=("once",)), rate_limits=(once,))
+    gateway = await world.gateway(trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    await gateway.knows("orders", 1)
+    statuses = [
+        (await gateway.get(headers={"X-Forwarded-For": said})).status_code
+        for said in ("192.0.2.1:4711", "192.0.2.1:4712", "::ffff:192.0.2.1", "192.0.2.2:4711")
+    ]
+    assert statuses == [200, 429, 429, 200]
+    assert service.calls[0].one("x-forwarded-for") == "192.0.2.1:4711, 127.0.0.1"
 
 
 async def test_the_key_is_hidden_from_the_service_and_who_asks_is_told(

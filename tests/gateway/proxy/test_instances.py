@@ -268,6 +268,45 @@ async def test_a_second_try_stays_with_the_target_that_was_chosen(world: World, 
     assert ([len(service.calls) for service in new], len(old.calls)) == ([1, 1], 0)
 
 
+async def hedged_at_a_gate(world: World, concurrent: int) -> tuple[Running, list[Service], asyncio.Event]:
+    """Two instances of a service that takes so many requests at once; both keep silent until the event."""
+    services = [await world.service("orders", id) for id in "ab"]
+    world.publish(a_route(hedge=Hedge(after=0.02)), upstreams=(Upstream("default", "orders", concurrent=concurrent),))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 2)
+    go = asyncio.Event()
+
+    async def silent(call: Call) -> None:
+        await go.wait()
+        await call.answer()
+
+    for service in services:
+        service.handler = silent
+    return gateway, services, go
+
+
+async def test_each_try_takes_a_place_at_the_services_gate(world: World) -> None:
+    gateway, services, go = await hedged_at_a_gate(world, 2)
+    asking = asyncio.create_task(gateway.get())
+    await eventually(lambda: all(service.calls for service in services), what="both to be asked")
+    refused = await gateway.get()
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    go.set()
+    assert (await asking).status_code == 200
+    gate = gateway.app.admission.service("default", "orders")
+    await eventually(lambda: gate is not None and gate.inside == 0, what="both places to be free")
+
+
+async def test_no_further_try_is_made_where_the_services_gate_is_full(world: World) -> None:
+    gateway, services, go = await hedged_at_a_gate(world, 1)
+    asking = asyncio.create_task(gateway.get())
+    await eventually(lambda: any(service.calls for service in services), what="the request to arrive")
+    asyncio.get_running_loop().call_later(0.1, go.set)  # the second try would come at 0.02
+    assert (await asking).status_code == 200
+    assert sum(len(service.calls) for service in services) == 1
+    assert (await gateway.get()).status_code == 200
+
+
 async def test_a_client_that_leaves_ends_all_tries(world: World) -> None:
     services = [await world.service("orders", id) for id in "ab"]
     world.publish(a_route(hedge=Hedge(after=0.05)))

@@ -131,8 +131,10 @@ async def test_when_both_are_gone_nothing_is_left(sockets: Sockets) -> None:
         await client.recv()
         (endpoint,) = sockets.gateway.app.balancer.endpoints()
         assert endpoint.in_flight == 1
+        assert len(sockets.gateway.app.connections.open) == 1
     await eventually(lambda: endpoint.in_flight == 0, what="the request to end")
     assert sockets.gateway.app.admission.whole.inside == 0
+    assert not sockets.gateway.app.connections.open
     assert ("default", "orders", "orders", 101) in sockets.gateway.app.recorder.tallies
 
 
