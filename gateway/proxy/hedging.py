@@ -40,6 +40,7 @@ class Hedge:
         self._gate = gate
         self._now = monotonic
         self._running: dict[asyncio.Task[Delivery], tuple[Endpoint, float]] = {}
+        self._given_up: list[asyncio.Task[Delivery]] = []
 
     async def forward(
         self, first: Endpoint, another: Callable[[], Endpoint | None], permit: Pass, receive: Receive, send: Send
@@ -53,10 +54,21 @@ class Hedge:
             self._start(first, receive)
             task = await self._first_answer(another, permit, receive)
             endpoint, started = self._running[task]
+            self._give_up([other for other in self._running if other is not task])
             self._x.service, self._x.instance = endpoint.service, endpoint.name
             await self._forwarder.answer(self._binding, self._x, task.result(), endpoint, permit, started, send)
         finally:
-            await self._end()
+            self._give_up(list(self._running))
+            for answer in await asyncio.gather(*self._given_up, return_exceptions=True):
+                if isinstance(answer, Delivery):  # it came beside the winner's, and nobody hears of it
+                    answer.end()
+
+    def _give_up(self, tasks: list[asyncio.Task[Delivery]]) -> None:
+        for task in tasks:
+            endpoint, _ = self._running.pop(task)
+            self._ended(endpoint)
+            task.cancel()
+        self._given_up += tasks
 
     def _start(self, endpoint: Endpoint, receive: Receive) -> None:
         self._gate.enter()
@@ -93,12 +105,3 @@ class Hedge:
                     more = 0
                 else:
                     self._start(endpoint_or_none, receive)
-
-    async def _end(self) -> None:
-        """Of an answer that came beside the winner's, nobody hears."""
-        for task, (endpoint, _) in self._running.items():
-            self._ended(endpoint)
-            task.cancel()
-        for answer in await asyncio.gather(*self._running, return_exceptions=True):
-            if isinstance(answer, Delivery):
-                answer.end()

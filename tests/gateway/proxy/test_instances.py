@@ -307,6 +307,27 @@ async def test_no_further_try_is_made_where_the_services_gate_is_full(world: Wor
     assert (await gateway.get()).status_code == 200
 
 
+async def test_a_try_that_lost_is_over_while_the_winners_answer_still_goes_on(world: World) -> None:
+    gateway, services, go = await hedged_at_a_gate(world, 2)
+
+    async def begins(call: Call) -> None:
+        await call.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        await go.wait()
+        await call.answer(b"cd")
+
+    asking = asyncio.create_task(gateway.get())
+    await eventually(lambda: any(service.calls for service in services), what="the first try")
+    waiting = next(service for service in services if service.calls)
+    next(service for service in services if service is not waiting).handler = begins
+    gate = gateway.app.admission.service("default", "orders")
+    assert gate is not None
+    await eventually(lambda: all(service.calls for service in services), what="the second try")
+    await eventually(lambda: gate.inside == 1, what="the first try to be given up")
+    assert not asking.done()
+    go.set()
+    assert (await asking).content == b"abcd"
+
+
 async def test_a_client_that_leaves_ends_all_tries(world: World) -> None:
     services = [await world.service("orders", id) for id in "ab"]
     world.publish(a_route(hedge=Hedge(after=0.05)))
