@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
+from django.conf import settings
+
 from anumate.lib.problem import Problem
 from gateway.proxy.entitlement import one_key, presented_token, require_route, require_scopes, scopes_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from registry.auth import ring_for
-from registry.live.keys import KeyRecord, public_id_of
+from registry.live.keys import ANONYMOUS, KeyRecord, public_id_of
 from registry.live.presented import bearer
 from registry.models import ApiKey
 from registry.services.keys import record_of
@@ -46,7 +48,8 @@ def judged(route: Route, x: Exchange, key: str) -> tuple[Admission, KeyRecord | 
         require_scopes(client, scopes)
     except Problem as problem:
         return Admission(True, methods, scopes, False, problem.detail, problem.code), None
-    return Admission(True, methods, scopes, True, f"The key {client.name} may use the route."), client
+    sentence = f"The key {client.name} may use the route." if client.id else "Who brings no key may use the route, too."
+    return Admission(True, methods, scopes, True, sentence), client
 
 
 def _named(route: Route, key: str) -> KeyRecord:
@@ -80,6 +83,8 @@ def _brought(route: Route, x: Exchange) -> KeyRecord | str:
             raise _no_keys()
     elif key := one_key(x.known, in_query):
         return ring_for(key).verify(key, time.time())
+    elif not settings.ENV.api_key_required:
+        return ANONYMOUS
     ways = " or ".join("an API key" if method == "key" else "a JWT" for method in methods)
     return f"The caller needs {ways} with {', '.join(scopes_of(route))}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -192,6 +193,28 @@ async def test_explain_judges_the_key_among_the_headers_as_the_gateway_does(
         ("GET", "h", f"/keys?k={key}", ()),
         ("GET", "h", "/keys", (("Authorization", f"Bearer x,Bearer {key}"),)),
     ]
+    differ = [
+        f"{each}: {said} is said, {done} is done"
+        for each in asked
+        if (said := explained(each)) != (done := await answered(world, gateway, each))
+    ]
+    assert not differ, "\n".join(differ)
+
+
+@pytest.mark.usefixtures("explaining")
+async def test_explain_knows_where_nobody_has_to_bring_a_key(
+    world: World, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ENV = dataclasses.replace(settings.ENV, api_key_required=False)
+    await world.service()
+    world.publish(*ROUTES)
+    gateway = await world.gateway(api_key_required=False)
+    await gateway.knows("orders", 1)
+    await gateway.serves(world._revision)
+    monkeypatch.setattr("gateway.control.callers.ring_for", lambda _: gateway.app.node.keys)
+    paths = ("/keys", "/either", "/query", "/more", "/tokens", "/orders")
+    asked: list[Asked] = [("GET", "h", path, ()) for path in paths]
+    asked += [("GET", "h", "/keys", (("X-API-Key", "nonsense"),))]
     differ = [
         f"{each}: {said} is said, {done} is done"
         for each in asked
