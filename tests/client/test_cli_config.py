@@ -14,6 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from anumate_integration_service.cli import changes
 from gateway.models import Route
+from tests import environment
 from tests.api import secret
 
 CODE = "from anumate_integration_service.cli.main import main; main()"
@@ -36,7 +37,7 @@ class Shell:
         self.file = home / "config.yaml"
         self.file.write_text(FILE, encoding="utf-8")
         self.environ = {
-            "PATH": os.environ["PATH"],
+            **environment.BARE,
             "ANUMATE_URL": url,
             "ANUMATE_API_KEY": key,
             "PYTHONPATH": os.getcwd(),

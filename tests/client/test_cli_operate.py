@@ -22,6 +22,7 @@ import pytest
 from rich.cells import cell_len
 
 from anumate.stack.preflight import free_port
+from tests import environment
 from tests.conftest import wait_until
 from tests.e2e.running import ROOT, Running, running
 
@@ -41,7 +42,7 @@ class Shell:
         self.home = platform.home
         self.url, self.gateway = url, gateway
         self.environ = {
-            "PATH": os.environ["PATH"],
+            **environment.BARE,
             "HOME": str(self.home),
             "PYTHONPATH": str(ROOT),
             "ANUMATE_URL": url,

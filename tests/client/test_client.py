@@ -5,10 +5,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from anumate_integration_service import (
     AnumateError,
@@ -17,6 +19,7 @@ from anumate_integration_service import (
     RegistryUnavailable,
     ServiceCapability,
     create_discovery_client,
+    registry_api,
 )
 from anumate_integration_service.registry_api import RegistryApi
 from tests.client.stand_in import StandIn, stand_in
@@ -179,6 +182,49 @@ async def test_an_odd_answer_counts_as_an_outage_wherever_it_is_read(odd: dict[s
     with pytest.raises(RegistryUnavailable):
         await api.services()
     await api.close()
+
+
+@asynccontextmanager
+async def once_each() -> AsyncIterator[tuple[str, list[list[str]]]]:
+    """A registry that closes each connection as its second request comes; and the methods asked on each."""
+    asked: list[list[str]] = []
+    ended: list[list[str]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine: list[str] = []
+        asked.append(mine)
+        with suppress(asyncio.IncompleteReadError):
+            while len(mine) < 2:
+                mine.append((await reader.readuntil(b"\r\n\r\n")).decode().split(" ")[0])
+                if len(mine) == 1:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+        await writer.wait_closed()
+        ended.append(mine)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        await eventually(lambda: len(ended) == len(asked))
+
+
+async def test_what_met_a_connection_that_was_being_closed_is_asked_on_a_new_one() -> None:
+    async with once_each() as (url, asked):
+        api = RegistryApi(url, "")
+        await api.heartbeat("orders", "orders-1", {})
+        await api.deregister("orders", "orders-1")
+        await api.close()
+    assert asked == [["PUT", "DELETE"], ["DELETE"]]
+
+
+async def test_an_idle_connection_is_let_go_of_before_a_registry_may_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uvicorn.Config("a registry").timeout_keep_alive > registry_api.IDLE
+    monkeypatch.setattr(registry_api, "IDLE", 0.0)
+    async with once_each() as (url, asked):
+        api = RegistryApi(url, "")
+        await api.heartbeat("orders", "orders-1", {})
+        await api.deregister("orders", "orders-1")
+        await api.close()
+    assert asked == [["PUT"], ["DELETE"]]
 
 
 async def test_odd_answers_end_neither_the_lease_nor_the_watch(registry: StandIn) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +14,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from tests import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("httpx", "httpcore", "h11", "anyio", "idna", "certifi", "typing_extensions.py", "sniffio")
@@ -73,7 +74,7 @@ print(json.dumps([client.service_name, importlib.util.find_spec("django"), packa
     done = subprocess.run(
         [str(home / "bin" / "python"), "-I", "-c", code],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"]},
+        env=environment.BARE,
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from anumate.stack.preflight import free_port
 from anumate_integration_service import create_discovery_client
 from anumate_integration_service.integrations.django import is_served
 from anumate_integration_service.integrations.starlette import DiscoveryLifespan
+from tests import environment
 from tests.client.stand_in import StandIn, stand_in
 from tests.conftest import eventually
 
@@ -74,7 +74,7 @@ class Service:
     def __init__(self, home: Path, registry: StandIn, *argv: str) -> None:
         self.port = free_port()
         environ = {
-            "PATH": os.environ["PATH"],
+            **environment.BARE,
             "PYTHONPATH": f"{home}:{ROOT}",
             "PORT": str(self.port),
             "ANUMATE_URL": registry.url,

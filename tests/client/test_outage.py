@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import redis
 
 from anumate.stack.preflight import free_port
 from anumate_integration_service import AnumateError, DiscoveryClient, create_discovery_client
+from tests import environment
 from tests.conftest import eventually, wait_until
 from tests.registry.serving import PEPPER, publish_keys
 
@@ -29,7 +29,7 @@ def web(home: Path, redis_url: str, port: int) -> Iterator[subprocess.Popen[byte
     """Port 8090's application in a process of its own, killed at the end."""
     argv = [sys.executable, "-m", "uvicorn", "anumate_integration_service.app:app", f"--port={port}"]
     environ = {
-        "PATH": os.environ["PATH"],
+        **environment.BARE,
         "ANUMATE_HOME": str(home),
         "REDIS_URL": redis_url,
         "API_KEY_PEPPER": PEPPER,

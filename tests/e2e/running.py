@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from anumate.stack.preflight import free_port
+from tests import environment
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ class Running:
         self.home = home
         self.lines: list[str] = []
         # Nothing of the test run's own settings: a user has none of them. Its code, though, is what is tested.
-        self.environ = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT)} | (environ or {})
+        self.environ = {**environment.BARE, "HOME": str(home), "PYTHONPATH": str(ROOT)} | (environ or {})
         self.process = subprocess.Popen(
             [*START, *flags],
             cwd=home,

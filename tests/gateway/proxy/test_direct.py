@@ -62,7 +62,8 @@ Connect = Callable[[Running], Awaitable[Wire]]
 
 
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+async def connect(gateway: Running) -> AsyncIterator[Connect]:
+    """Its connections are closed before the gateway ends, which else would wait for them."""
     made: list[Wire] = []
 
     async def open_one(gateway: Running) -> Wire:
