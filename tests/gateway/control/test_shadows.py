@@ -81,8 +81,9 @@ def test_no_request_comes_to_a_route_of_which_that_is_said() -> None:
     for _ in range(300):
         routes = tuple(some_route(chance, number) for number in range(4))
         table = RoutingTable(1, routes)
-        winners = {naive_winner(Router(table), request) for request in requests()}
-        for sentence in warnings(routes[0], table):
+        sentences = warnings(routes[0], table)
+        winners = {naive_winner(Router(table), request) for request in requests()} if sentences else set()
+        for sentence in sentences:
             said += 1
             if sentence.startswith("No request ever comes to r0"):
                 assert "r0" not in winners
