@@ -68,7 +68,7 @@ def run(instances: int, port: int, url: str, core: int) -> None:
     from django.core.management import call_command
 
     from anumate.lib.redis import connect
-    from health.schedule import DUE, FLIPS
+    from health.schedule import DUE, FLIPS, Member
     from health.services import Worker
     from registry.live.instances import Document, Endpoint, Fact, Key
     from registry.live.store import SyncStore
@@ -87,7 +87,7 @@ def run(instances: int, port: int, url: str, core: int) -> None:
     print(f"{instances} instances, one HTTP check each, worker on one core")
     for name in ("first verdicts", "steady state", "steady state"):
         if name == "steady state":
-            client.zadd(DUE, dict.fromkeys(client.zrange(DUE, 0, -1), 1))
+            client.zadd(DUE, {str(Member(key, 0)): 1 for key in keys}, xx=True)
         started, cpu = time.perf_counter(), time.process_time()
         while client.zcount(DUE, "-inf", (time.time() + 600) * 1000) or not client.exists(DUE):
             worker.turn()

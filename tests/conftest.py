@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio as aioredis
+import uvicorn
 
 from anumate.lib.redis import connect, connect_async
 from tests import environment
@@ -75,3 +76,12 @@ async def eventually(condition: Callable[[], Any], *, seconds: float = 10.0, wha
         assert time.monotonic() < end, f"waited {seconds:g} s in vain for {what}"
         await asyncio.sleep(0.01)
     return answer
+
+
+class PromptServer(uvicorn.Server):
+    """uvicorn's, which looks ten times a second whether it shall end; this one a test need not wait for."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.005)

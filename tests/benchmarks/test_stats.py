@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from benchmarks.rounds import interleave, table_of
@@ -76,7 +78,7 @@ def test_rounds_begin_with_another_one_each_time() -> None:
         order.append(name)
         return sample(len(order))
 
-    found = interleave({name: lambda name=name: case(name) for name in "abc"}, 3)
+    found = interleave({name: partial(case, name) for name in "abc"}, 3)
     assert "".join(order) == "abcbcacab"
     assert [each.per_second for each in found["a"]] == [1, 6, 8]
 

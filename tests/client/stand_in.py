@@ -12,6 +12,8 @@ from urllib.parse import parse_qs
 
 import uvicorn
 
+from tests.conftest import PromptServer
+
 
 class Asked(NamedTuple):
     method: str
@@ -103,7 +105,7 @@ async def stand_in(port: int = 0) -> AsyncIterator[StandIn]:
     listener = socket.create_server(("127.0.0.1", port))
     registry = StandIn(f"http://127.0.0.1:{listener.getsockname()[1]}")
     config = uvicorn.Config(registry, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = PromptServer(config)
     server.capture_signals = _no_signals  # type: ignore[method-assign]
     serving = asyncio.create_task(server.serve([listener]))
     try:

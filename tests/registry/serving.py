@@ -18,7 +18,7 @@ from registry.lane import Lane
 from registry.live.keys import KeyRecord, KeySection, TenantRecord, TenantSection, make, secret_hash
 from registry.live.node import Node
 from registry.live.sections import publish
-from tests.conftest import eventually
+from tests.conftest import PromptServer, eventually
 
 PEPPER = "a pepper"
 TENANTS = (TenantRecord("default"), TenantRecord("acme"), TenantRecord("gone", active=False))
@@ -75,7 +75,7 @@ async def serving(
     node = Node(env.read({"REDIS_URL": redis_url, **environ}), pepper)
     lane = Lane(stand_in, node)
     await node.start()
-    server = uvicorn.Server(uvicorn.Config(lane, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+    server = PromptServer(uvicorn.Config(lane, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]

@@ -26,7 +26,7 @@ from registry.live import keys as api_keys
 from registry.live.instances import Document, Endpoint, Key
 from registry.live.sections import publish
 from registry.live.store import SyncStore
-from tests.conftest import eventually
+from tests.conftest import PromptServer, eventually
 
 PEPPER = "a pepper for tests"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -167,6 +167,10 @@ class World:
             await service.stop()
 
 
+class PromptDrainingServer(PromptServer, DrainingServer):
+    pass
+
+
 class Running:
     """A gateway on a port."""
 
@@ -175,7 +179,7 @@ class Running:
         self.world = world
         options = {**SERVER_OPTIONS, "loop": "none", "log_config": None}
         config = uvicorn.Config(app, host="127.0.0.1", port=0, **options)
-        self._server = DrainingServer(config, app.drain_seconds)
+        self._server = PromptDrainingServer(config, app.drain_seconds)
 
     async def start(self) -> Running:
         self._task = asyncio.create_task(self._server._serve())
