@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from benchmarks import checks, load, ours, services
@@ -86,7 +87,12 @@ def keys(terms: Terms) -> Iterator[Report]:
 
 def two_workers(terms: Terms) -> Iterator[Report]:
     with serving() as (one, _), serving(workers=2) as (two, _):
-        cases = {"two workers": (WORKLOADS["small-32"], two), "one worker": (WORKLOADS["small-32"], one)}
+        twice = replace(WORKLOADS["small-32"], connections=64)
+        cases = {
+            "two workers": (WORKLOADS["small-32"], two),
+            "one worker": (WORKLOADS["small-32"], one),
+            "two workers, 64 connections": (twice, two),
+        }
         yield _compare("two-workers: small-32 on one core", cases, terms)
         lines = []
         for _ in range(terms.rounds):

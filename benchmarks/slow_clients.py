@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import statistics
+import urllib.request
 from collections.abc import Iterator
 
 from benchmarks import load
@@ -59,11 +60,22 @@ def main() -> None:
         for _ in range(ROUNDS):
             without.append(load.run(url, core=OTHER, seconds=SECONDS, headers=headers))
             with slow_clients(gateway, key, COUNT):
+                # Taking them in is over; this is about having them.
+                wait_until(lambda: _connections(gateway) >= COUNT, "the gateway to have taken all")
                 beside.append(load.run(url, core=OTHER, seconds=SECONDS, headers=headers))
                 most = max(most, memory(process.pid)[0])
     lines = [("without them", *_middle(without)), (f"with {COUNT:,} of them", *_middle(beside))]
     rows(f"Slow clients: medians of {ROUNDS} rounds in turn", ("", "requests/s", "p50 ms", "p99 ms", "failed"), lines)
     print(f"  {most - before:.0f} MB for them, {(most - before) * 1024 / COUNT:.0f} KB each")
+
+
+def _connections(port: int) -> int:
+    """How many the gateway counts."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/metrics") as answer:
+        lines: list[str] = answer.read().decode().splitlines()
+    return next(
+        int(float(line.split()[-1])) for line in lines if line.startswith("anumate_gateway_worker_connections{")
+    )
 
 
 def _middle(results: list[load.Result]) -> tuple[float, ...]:
