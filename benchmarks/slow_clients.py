@@ -73,9 +73,8 @@ def _connections(port: int) -> int:
     """How many the gateway counts."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/metrics") as answer:
         lines: list[str] = answer.read().decode().splitlines()
-    return next(
-        int(float(line.split()[-1])) for line in lines if line.startswith("anumate_gateway_worker_connections{")
-    )
+    count = next(line for line in lines if line.startswith("anumate_gateway_worker_connections{"))
+    return int(float(count.split()[-1]))
 
 
 def _middle(results: list[load.Result]) -> tuple[float, ...]:
