@@ -6,9 +6,9 @@
 -- the bucket refills only up to its capacity minus what is out, moment by moment, and why a lease that has ended cannot
 -- be given back: its tokens may have been replaced since.
 --
--- A worker may give out a token before it asks, one at a time, and owes it to the bucket until it tells: then there may
--- be less than none in it. The capacity is the policy's burst less one for each worker that may do so, so that what is
--- owed and not told yet, too, stays within burst + rate * T.
+-- A worker may give out some tokens before it asks, and owes them to the bucket until it tells: then there may be less
+-- than none in it. The capacity is the policy's burst less what all workers together may owe, so that what is owed and
+-- not told yet, too, stays within burst + rate * T.
 --
 -- A lease has a serial number: a message that comes late, after the worker drew another lease, changes nothing.
 --

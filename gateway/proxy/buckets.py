@@ -118,7 +118,7 @@ class Bucket:
         if now < self.empty_until:
             return 0
         known = self.left + self.remaining + int((now - self.drawn_at) * self.policy.rate)
-        return min(known, self.policy.burst)
+        return max(0, min(known, self.policy.burst) - self.owed)
 
     def fields(self, now: float) -> list[tuple[bytes, bytes]]:
         """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""

@@ -1,9 +1,9 @@
 """Token buckets that hold over all workers and nodes, at the price of a local subtraction for a hot key.
 
 The bucket is in Redis (`bucket.lua`, which says why the bound holds). A worker draws a short lease in advance, as large
-as its own demand of the last moments, and gives tokens out from it. Without a lease it gives out one token on credit,
-where the policy's burst is large enough to keep one back for every worker, and tells Redis a moment later; any other
-request waits for Redis. While the bucket is empty, refusals are local too. When Redis is away each worker serves its
+as its own demand of the last moments, and gives tokens out from it. Without a lease it gives them out on credit, where
+the policy's burst is large enough to keep some back for every worker, and tells Redis a moment later; any other request
+waits for Redis. While the bucket is empty, refusals are local too. When Redis is away each worker serves its
 share by itself, of the rate and of what was left in the bucket, the share being that of the peers it last saw.
 """
 
@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -138,18 +138,20 @@ class Limiter:
         if now < bucket.empty_until:
             raise refusal(bucket, now)
         if self._lends(bucket, now):
-            bucket.owed = 1
+            bucket.owed += 1
             bucket.taken += 1
-            self._draw(bucket)
+            if bucket.drawing is None:
+                self._draw(bucket)
             return None
         return self._wait_for_token(bucket)
 
     def _lends(self, bucket: Bucket, now: float) -> bool:
-        """Whether the bucket may give out one token before Redis is asked. Every worker may owe it one at a time, twice
-        over, so that the bound holds while others begin that are not known yet."""
-        if bucket.owed or bucket.drawing is not None or now < self._away_until:
+        """Whether the bucket may give out one more token before Redis is asked. A worker owes it no more than half of
+        its part of what is kept back, so that the bound holds while others begin that are not known yet."""
+        credit = bucket.policy.credit
+        if not credit or now < self._away_until or not (workers := self._workers()):
             return False
-        return bucket.policy.credit > 0 and 0 < 2 * self._workers() <= bucket.policy.credit
+        return bucket.owed < credit // (2 * workers)
 
     def take_all(self, buckets: Sequence[Bucket], now: float) -> Awaitable[None] | None:
         """One token of each or none: None when they are taken, else what to await for them.
@@ -278,6 +280,7 @@ class Limiter:
                 bucket.drawing = None
         for call, answer in zip(calls, answers, strict=True):
             self._adopt(call, answer, asked)
+        self._tell(buckets)
 
     def _adopt(self, call: Call, answer: list[int], asked: float) -> None:
         bucket, needed = call.bucket, call.needed
@@ -311,6 +314,13 @@ class Limiter:
         finally:
             for bucket in buckets:
                 bucket.drawing = None
+        self._tell(buckets)
+
+    def _tell(self, buckets: Iterable[Bucket]) -> None:
+        """Of what these came to owe while Redis was being asked about them."""
+        for bucket in buckets:
+            if bucket.owed and bucket.drawing is None and self._now() >= self._away_until:
+                self._draw(bucket)
 
     async def _run(self, calls: Sequence[Call]) -> list[list[int]]:
         """One call of the script about buckets of one tenant; an answer for each."""
@@ -389,6 +399,9 @@ class Limiter:
         while self._buckets:
             key, bucket = next(iter(self._buckets.items()))
             if now - bucket.touched <= FORGET_SECONDS or bucket.drawing is not None:
+                break
+            if bucket.owed:  # Redis was away; none is forgotten before it knows
+                self._tell([bucket])
                 break
             del self._buckets[key]
 

@@ -145,16 +145,54 @@ async def test_the_first_request_of_a_key_does_not_wait_and_is_counted_all_the_s
     assert one.bucket.owed == 1
     await one.settle()
     assert (one.bucket.owed, one.bucket.left) == (0, 0)
-    assert [await two.admits() for _ in range(600)].count(True) == 489  # of the 490 that are in Redis
+    # Of the 490 that are in Redis, 489 are left, and two more may be owed.
+    assert 489 <= [await two.admits() for _ in range(600)].count(True) <= 491
 
 
-async def test_nobody_owes_two_at_once(async_store: aioredis.Redis) -> None:
-    worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=1000), workers=1)
-    assert worker.limiter.take(worker.bucket, worker.clock()) is None
-    second = worker.limiter.take(worker.bucket, worker.clock())
-    assert second is not None
-    await second
+async def test_nobody_owes_more_than_half_of_its_part(async_store: aioredis.Redis) -> None:
+    worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=1000), workers=5)
+    assert [worker.limiter.take(worker.bucket, worker.clock()) for _ in range(2)] == [None, None]
+    third = worker.limiter.take(worker.bucket, worker.clock())
+    assert third is not None
+    await third
     assert worker.bucket.owed == 0
+
+
+async def test_what_comes_to_be_owed_while_redis_is_asked_is_told_next(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker("w", async_store, ManualClock(), a_policy(rate=0.001, burst=1000), workers=1)
+    run = worker.limiter._run
+    told: list[int] = []
+
+    async def while_asked(calls: Any) -> Any:
+        if not told:
+            assert worker.limiter.take(worker.bucket, worker.clock()) is None
+            worker.clock.advance(LEASE_SECONDS)  # so rare a key gets no lease
+        told.append(calls[0].owed)
+        return await run(calls)
+
+    monkeypatch.setattr(worker.limiter, "_run", while_asked)
+    assert worker.limiter.take(worker.bucket, worker.clock()) is None
+    await worker.settle()
+    assert told == [1, 1]
+    assert (worker.bucket.owed, worker.bucket.remaining) == (0, 978)
+
+
+async def test_a_bucket_that_owes_is_not_forgotten_before_redis_knows(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    worker = Worker("w", connect_async("redis://127.0.0.1:1"), clock, a_policy(rate=0.001, burst=1000), workers=1)
+    assert worker.limiter.take(worker.bucket, clock()) is None
+    await worker.settle()
+    worker.limiter._redis = lambda: async_store
+    clock.advance(FORGET_SECONDS + 1)
+    await worker.limiter.tidy()
+    (bucket,) = worker.limiter._buckets.values()
+    await worker.settle()
+    assert bucket.owed == 0
+    assert float(await async_store.hget(bucket.key, "t")) == 979.0  # type: ignore[misc,arg-type]
+    await worker.limiter.tidy()
+    assert not worker.limiter._buckets
 
 
 async def test_what_is_owed_is_told_though_redis_was_away(async_store: aioredis.Redis) -> None:
@@ -165,10 +203,9 @@ async def test_what_is_owed_is_told_though_redis_was_away(async_store: aioredis.
     assert worker.bucket.owed == 1
     worker.limiter._redis = lambda: async_store
     clock.advance(AWAY_SECONDS)
-    token = worker.limiter.take(worker.bucket, clock())
-    assert token is not None  # no second one on credit
-    await token
-    assert worker.bucket.owed == 0
+    assert worker.limiter.take(worker.bucket, clock()) is None
+    await worker.settle()
+    assert (worker.bucket.owed, worker.bucket.remaining) == (0, 978)
 
 
 @pytest.mark.parametrize(("burst", "workers"), [(1000, 0), (1000, 11), (499, 1)])
