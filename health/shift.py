@@ -20,6 +20,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.lock import Lock
 from redis.exceptions import LockError
 
+from anumate.lib import tasks
 from health.following import catch_up
 from health.journal import Clerk
 from health.plan import Check
@@ -138,8 +139,7 @@ class Shift:
         finally:
             self.over.set()
             await books
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            await tasks.end([renewing])
             with suppress(LockError):
                 await lock.release()
 
@@ -178,9 +178,7 @@ class Shift:
         while self.in_flight and not self.stopping.is_set() and time.monotonic() < self.end:
             await asyncio.wait(self.in_flight, timeout=ROUND)
             await self._judge()
-        for task in self.in_flight:
-            task.cancel()
-        await asyncio.gather(*self.in_flight, return_exceptions=True)
+        await tasks.end(self.in_flight)
         await self._judge()
 
     async def _refresh(self) -> None:

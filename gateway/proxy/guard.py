@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 from anumate.lib import clock
 from anumate.lib.env import Env
 from anumate.lib.problem import Problem
+from anumate.lib.tasks import together
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
 from gateway.proxy.quorum import Quorum
 from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, WorkerReport
@@ -126,9 +127,7 @@ class Guard:
 
     async def run(self, redis: aioredis.Redis, wall: clock.Clock = clock.wall) -> None:
         """Report and hear operators, until it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._beat(redis, wall))
-            group.create_task(self._listen(redis))
+        await together(self._beat(redis, wall), self._listen(redis))
 
     async def _beat(self, redis: aioredis.Redis, wall: clock.Clock) -> None:
         while True:

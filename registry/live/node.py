@@ -16,6 +16,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from anumate.lib import tasks
 from anumate.lib.env import Env
 from anumate.lib.redis import connect_async
 from registry.live.catalog import Catalog
@@ -96,9 +97,7 @@ class Node:
                 await reader.synced.wait()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         self._tasks = []
         self._write_catalog()
         with contextlib.suppress(TimeoutError):

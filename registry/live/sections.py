@@ -21,6 +21,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
 
 from anumate.lib.redis import UNAVAILABLE, connect_async
+from anumate.lib.tasks import together
 from registry.live.backoff import Backoff
 
 logger = logging.getLogger("anumate.sections")
@@ -76,9 +77,7 @@ class SectionReader:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            group.create_task(self._poll())
+        await together(self._listen(), self._poll())
 
     async def _listen(self) -> None:
         backoff = Backoff()
