@@ -18,7 +18,7 @@ import msgspec
 
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
-from gateway.proxy import access_log
+from gateway.proxy import access_log, heap
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
@@ -96,6 +96,7 @@ class Gateway:
         self.node.catalog.listen(self.balancer.refresh)
         for job in (
             self._tick,
+            heap.run,
             self.tokens.run,
             self.limiter.run,
             self.recorder.run,

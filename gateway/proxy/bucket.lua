@@ -101,6 +101,8 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
         redis.call('HDEL', key, worker)
     end
     redis.call('HSET', key, 't', string.format('%.6f', tokens), 'at', string.format('%.0f', at))
+    -- Under a policy that was larger before, and may be again, it would have to live longer.
+    ttl = math.max(ttl, redis.call('PTTL', key))
     redis.call('PEXPIRE', key, string.format('%.0f', math.min(ttl, 2592000000)))
 
     local wait = 0

@@ -103,7 +103,7 @@ class Bucket:
         self.touched = now
         self.drawn_at = now - LEASE_SECONDS  # nothing is known of the demand
         self.empty_until = self.token_at = 0.0
-        self.remaining = policy.burst
+        self.remaining = policy.capacity
         self.peers = 0
         self.share = 1.0  # or a slow policy would never admit whom this worker does not know yet
         self.share_at = now

@@ -40,7 +40,6 @@ class Hedge:
         self._gate = gate
         self._now = monotonic
         self._running: dict[asyncio.Task[Delivery], tuple[Endpoint, float]] = {}
-        self._given_up: list[asyncio.Task[Delivery]] = []
 
     async def forward(
         self, first: Endpoint, another: Callable[[], Endpoint | None], permit: Pass, receive: Receive, send: Send
@@ -59,16 +58,13 @@ class Hedge:
             await self._forwarder.answer(self._binding, self._x, task.result(), endpoint, permit, started, send)
         finally:
             self._give_up(list(self._running))
-            for answer in await asyncio.gather(*self._given_up, return_exceptions=True):
-                if isinstance(answer, Delivery):  # it came beside the winner's, and nobody hears of it
-                    answer.end()
 
     def _give_up(self, tasks: list[asyncio.Task[Delivery]]) -> None:
         for task in tasks:
             endpoint, _ = self._running.pop(task)
             self._ended(endpoint)
             task.cancel()
-        self._given_up += tasks
+            task.add_done_callback(_unheard)
 
     def _start(self, endpoint: Endpoint, receive: Receive) -> None:
         self._gate.enter()
@@ -105,3 +101,9 @@ class Hedge:
                     more = 0
                 else:
                     self._start(endpoint_or_none, receive)
+
+
+def _unheard(task: asyncio.Task[Delivery]) -> None:
+    """Of an answer that came beside the winner's, nobody hears."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().end()

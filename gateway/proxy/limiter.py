@@ -268,16 +268,15 @@ class Limiter:
             self._send(tenant)
         buckets = question.buckets
         asked = self._now()
-        calls = [_need(bucket, asked) for bucket in buckets]
         try:
+            calls = [_need(bucket, asked) for bucket in buckets]
             answers = await self._run(calls)
         except (TimeoutError, OSError, RedisError) as error:
             for bucket in buckets:
                 self._lost(bucket, error)
             return
         finally:
-            for bucket in buckets:
-                bucket.drawing = None
+            _over(buckets)
         for call, answer in zip(calls, answers, strict=True):
             self._adopt(call, answer, asked)
         self._tell(buckets)
@@ -312,8 +311,7 @@ class Limiter:
             for bucket in buckets:
                 self._lost(bucket, error)
         finally:
-            for bucket in buckets:
-                bucket.drawing = None
+            _over(buckets)
         self._tell(buckets)
 
     def _tell(self, buckets: Iterable[Bucket]) -> None:
@@ -347,7 +345,9 @@ class Limiter:
         bucket.left = 0  # nobody can say what Redis made of it
         if self._away_since is None:
             self._away_since = now
-            logger.warning("limits are this worker's share for now, Redis does not answer: %s", error or "too slow")
+            logger.warning(
+                "limits are this worker's share for now, Redis does not answer: %s", str(error) or "too slow"
+            )
         self._away_until = now + AWAY_SECONDS
 
     def _take_from_shares(self, buckets: Sequence[Bucket], now: float) -> None:
@@ -382,20 +382,23 @@ class Limiter:
 
     async def tidy(self) -> None:
         """Give back what was not used since the last time, and forget buckets that nobody asks for."""
-        now = self._now()
         idle: dict[str, list[Bucket]] = {}
-        for bucket in [bucket for bucket in self._holding if now - bucket.touched >= TICK_SECONDS]:
-            if bucket.drawing is None:
+        now = self._now()
+        for bucket in list(self._holding):
+            if bucket.drawing is None and not bucket.has_token(now):
                 self._holding.discard(bucket)
-                if bucket.left and now < bucket.ends:
-                    idle.setdefault(bucket.policy.tenant, []).append(bucket)
+            elif _is_idle(bucket, now):
+                idle.setdefault(bucket.policy.tenant, []).append(bucket)
         for buckets in idle.values():
             for start in range(0, len(buckets), TOGETHER):
-                some = buckets[start : start + TOGETHER]
-                talk = self._start(self._give_back(some))
-                for bucket in some:
-                    bucket.drawing = talk
-                await talk
+                now = self._now()  # while others were told of, these may have become busy
+                some = [bucket for bucket in buckets[start : start + TOGETHER] if _is_idle(bucket, now)]
+                if some:
+                    talk = self._start(self._give_back(some))
+                    for bucket in some:
+                        bucket.drawing = talk
+                    await talk
+        now = self._now()
         while self._buckets:
             key, bucket = next(iter(self._buckets.items()))
             if now - bucket.touched <= FORGET_SECONDS or bucket.drawing is not None:
@@ -404,6 +407,19 @@ class Limiter:
                 self._tell([bucket])
                 break
             del self._buckets[key]
+
+
+def _is_idle(bucket: Bucket, now: float) -> bool:
+    """Whether it holds what nobody asks for."""
+    return bucket.drawing is None and now - bucket.touched >= TICK_SECONDS and bucket.has_token(now)
+
+
+def _over(buckets: Iterable[Bucket]) -> None:
+    """This talk about them is."""
+    talk = asyncio.current_task()
+    for bucket in buckets:
+        if bucket.drawing is talk:
+            bucket.drawing = None
 
 
 @cache

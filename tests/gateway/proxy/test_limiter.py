@@ -179,6 +179,48 @@ async def test_what_comes_to_be_owed_while_redis_is_asked_is_told_next(
     assert (worker.bucket.owed, worker.bucket.remaining) == (0, 978)
 
 
+async def test_a_bucket_that_gets_busy_while_others_give_back_keeps_its_lease(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two talks about one bucket at once could have Redis forget a lease that is given out from."""
+    clock = ManualClock()
+    worker = Worker("w", async_store, clock, a_policy(rate=10, burst=400))
+    elsewhere = Policy(RateLimit("acme", "gold", 10, 400, "key"))
+    for policy in (worker.policy, elsewhere):
+        bucket = worker.limiter.bucket(policy, "k1", clock())
+        answers = await worker.limiter._run([Call(bucket, wanted=40)])
+        worker.limiter._adopt(Call(bucket, wanted=40), answers[0], clock())
+    clock.advance(LEASE_SECONDS / 2)
+    first, second = (worker.limiter._buckets[policy.key("k1")] for policy in (worker.policy, elsewhere))
+    talks: list[str] = []
+    run = worker.limiter._run
+
+    async def busy_meanwhile(calls: Any) -> Any:
+        talks.append(calls[0].bucket.policy.tenant)
+        other = second if calls[0].bucket is first else first
+        if len(talks) == 1:
+            other.touched = clock()
+        return await run(calls)
+
+    monkeypatch.setattr(worker.limiter, "_run", busy_meanwhile)
+    await worker.limiter.tidy()
+    assert len(talks) == 1
+    assert sorted((first.left, second.left)) == [0, 40]
+    clock.advance(LEASE_SECONDS / 4)
+    await worker.limiter.tidy()
+    assert (first.left, second.left, len(talks)) == (0, 0, 2)
+
+
+async def test_an_edit_down_and_up_again_gives_no_second_burst(async_store: aioredis.Redis) -> None:
+    clock = ManualClock()
+    large, small = a_policy(rate=50, burst=1000), a_policy(rate=50, burst=100)
+    worker = Worker("w", async_store, clock, large)
+    assert [await worker.admits() for _ in range(1100)].count(True) == 980
+    worker.policy = small
+    assert not await worker.admits()
+    assert await async_store.pttl(large.key("k1")) > 15_000
+
+
 async def test_a_bucket_that_owes_is_not_forgotten_before_redis_knows(async_store: aioredis.Redis) -> None:
     clock = ManualClock()
     worker = Worker("w", connect_async("redis://127.0.0.1:1"), clock, a_policy(rate=0.001, burst=1000), workers=1)

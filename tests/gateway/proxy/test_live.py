@@ -89,3 +89,18 @@ def test_what_is_kept_is_left_alone_by_the_collector_which_then_goes_on() -> Non
         assert not gc.isenabled()
     assert gc.isenabled()
     assert gc.get_freeze_count() > before
+
+
+def test_cycles_that_end_after_they_were_kept_are_freed_at_the_next_look() -> None:
+    class Knot:
+        def __init__(self) -> None:
+            self.itself = self
+
+    with heap.kept():
+        knot = Knot()
+    seen = weakref.ref(knot)
+    del knot
+    gc.collect()
+    assert seen() is not None
+    heap.look_through()
+    assert seen() is None
