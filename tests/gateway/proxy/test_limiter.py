@@ -50,6 +50,19 @@ class Worker:
             await asyncio.gather(*self.limiter._background)
 
 
+def sizes_of_calls(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many buckets each call of Redis is, as they come."""
+    sizes: list[int] = []
+    run = limiter._run
+
+    async def counted(calls: Any) -> Any:
+        sizes.append(len(calls))
+        return await run(calls)
+
+    monkeypatch.setattr(limiter, "_run", counted)
+    return sizes
+
+
 async def test_it_admits_the_burst_and_then_the_rate(async_store: aioredis.Redis) -> None:
     clock = ManualClock()
     worker = Worker("w", async_store, clock, a_policy(rate=10, burst=20))
@@ -264,14 +277,7 @@ async def test_what_nobody_waits_for_is_told_in_one_call(
     async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = Worker("w", async_store, ManualClock(), a_policy(rate=10, burst=1000), workers=1)
-    calls: list[int] = []
-    run = worker.limiter._run
-
-    async def counted(asked: Any) -> Any:
-        calls.append(len(asked))
-        return await run(asked)
-
-    monkeypatch.setattr(worker.limiter, "_run", counted)
+    calls = sizes_of_calls(worker.limiter, monkeypatch)
     for number in range(40):
         assert worker.limiter.take(worker.limiter.bucket(worker.policy, f"k{number}", 0.0), 0.0) is None
         await asyncio.sleep(0)
@@ -582,14 +588,7 @@ async def test_several_buckets_are_asked_in_one_call(
 ) -> None:
     clock = ManualClock()
     worker = Several(async_store, clock, *(named(f"p{number}", 10.0, 10) for number in range(3)))
-    calls: list[int] = []
-    run = worker.limiter._run
-
-    async def counted(asked: Any) -> Any:
-        calls.append(len(asked))
-        return await run(asked)
-
-    monkeypatch.setattr(worker.limiter, "_run", counted)
+    calls = sizes_of_calls(worker.limiter, monkeypatch)
     assert await worker.admits()
     assert calls == [3]
 
@@ -600,14 +599,7 @@ async def test_callers_of_one_moment_share_a_call_of_redis(
     clock = ManualClock()
     limiter = Several(async_store, clock).limiter
     policy = named("gold", 10.0, 10)
-    calls: list[int] = []
-    run = limiter._run
-
-    async def counted(asked: Any) -> Any:
-        calls.append(len(asked))
-        return await run(asked)
-
-    monkeypatch.setattr(limiter, "_run", counted)
+    calls = sizes_of_calls(limiter, monkeypatch)
     waits = [limiter.take(limiter.bucket(policy, f"k{number}", clock()), clock()) for number in range(150)]
     await asyncio.gather(*(wait for wait in waits if wait is not None))
     assert sorted(calls) == [22, 64, 64]
