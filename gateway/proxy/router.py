@@ -34,7 +34,8 @@ _Condition = tuple[bytes, bytes] | tuple[str, str]
 """A header or a query parameter, and the value that it has to have."""
 
 _AT_A_TIME: Final = 500
-_ANY: Final = "*"
+_ANY: Final = ""
+"""No method, in place of those of a rule that names none."""
 _FEW: Final = 4
 """Rules at one place that are tried one after the other: up to here that is as quick as looking them up."""
 _PATH_KINDS: Final = {"exact": 0, "regex": 1, "prefix": 2}
@@ -74,8 +75,8 @@ class Rule:
         self.host = host
         self.rank = 0
         self.methods = frozenset(route.methods)
-        self.headers = _first_wins((pair.name.lower().encode(), pair.value.encode()) for pair in route.headers)
-        self.query = _first_wins((pair.name, pair.value) for pair in route.query)
+        self.headers = _first_wins([(pair.name.lower().encode(), pair.value.encode()) for pair in route.headers])
+        self.query = _first_wins([(pair.name, pair.value) for pair in route.query])
         self.plain = not (self.methods or self.headers or self.query)
         self.pattern = compile_pattern(route.path) if route.path_type == "regex" else None
         path = route.path if self.pattern else read_path(route.path.encode()).matched
@@ -112,16 +113,17 @@ class Rule:
         return _unmet(self.query, _parameters(query)) if self.query else None
 
 
-def _first_wins(pairs: Iterable[tuple[_Text, _Text]]) -> dict[_Text, _Text]:
-    found: dict[_Text, _Text] = {}
-    for name, value in pairs:
-        found.setdefault(name, value)
-    return found
+def _first_wins(pairs: Sequence[tuple[_Text, _Text]]) -> dict[_Text, _Text]:
+    """Last name first."""
+    return dict(reversed(pairs))
 
 
-def _unmet(asked: Mapping[_Text, _Text], pairs: Iterable[tuple[_Text, _Text]]) -> _Text | None:
-    sent = _first_wins(pair for pair in pairs if pair[0] in asked)
-    return next((name for name, value in asked.items() if sent.get(name) != value), None)
+def _unmet(asked: dict[_Text, _Text], pairs: Sequence[tuple[_Text, _Text]]) -> _Text | None:
+    sent = _first_wins(pairs)
+    for name, value in reversed(asked.items()):
+        if sent.get(name) != value:
+            return name
+    return None
 
 
 def _parameters(query: bytes) -> list[tuple[str, str]]:
@@ -148,7 +150,8 @@ class _Crowd(list[Rule]):
             rarest = min((each for each in _conditions(rule) if each in shares), key=shares.__getitem__, default=None)
             (self._others if rarest is None else found.setdefault(rarest, [])).append(rule)
         for condition, those in found.items():
-            place = _Crowd(those, held | {condition}) if len(those) > _FEW else those
+            # A condition that all share is the rarest only where all ask for the same.
+            place = _Crowd(those, held | {condition}) if _FEW < len(those) < len(rules) else those
             if isinstance(condition[0], bytes):
                 self._headers.setdefault(condition[0], {})[condition[1]] = place
             else:
@@ -193,10 +196,8 @@ def _narrow(
 
 def _narrowed(places: list[list[Rule]], headers: Headers, query: bytes) -> list[list[Rule]]:
     """The same places, with those rules of crowds only that may take the request."""
-    if not any(isinstance(place, _Crowd) for place in places):
-        return places
     found: list[list[Rule]] = []
-    sent, parameters = _first_wins(headers), _first_wins(_parameters(query))
+    sent, parameters = _first_wins(headers), _first_wins(_parameters(query)) if query else {}
     for place in places:
         _narrow(place, sent, parameters, found)
     return found
@@ -314,8 +315,10 @@ class _Hosts:
 
     def fitting(self, host: str) -> list[_Paths]:
         """Those of rules whose host fits."""
+        if not self.exact and not self.wildcard:
+            return [self.anywhere]
         found: list[_Paths] = []
-        if self.exact and (paths := self.exact.get(host)):
+        if paths := self.exact.get(host):
             found.append(paths)
         if self.wildcard:
             parent = host.partition(".")[2]
