@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any, Final, NamedTuple
 
 from anumate_integration_service.balancing import STRATEGIES, Candidate
@@ -110,7 +111,8 @@ _ROUTES: Final[list[tuple[str, Callable[[int], dict[str, Any]], _Request]]] = [
 def _match(make: Callable[[int], dict[str, Any]], request: _Request, count: int) -> Callable[[], object]:
     routes = tuple(Route(n, f"r{n}", "t", (Target("s"),), **make(n)) for n in range(count))
     router = Router(RoutingTable(routes=routes))
-    return lambda: router.match("t", "h", "GET", read_path(request.path).matched, _HEADERS, request.query)
+    queries = cycle((request.query, request.query + b"&page=2"))  # what was read for the last request is of no use
+    return lambda: router.match("t", "h", "GET", read_path(request.path).matched, _HEADERS, next(queries))
 
 
 def _per_second(call: Callable[[], object]) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import re2
 
+_AT_A_TIME: Final = 100
 _LONGEST_BEGINNING: Final = 128
 _MOST_INSTRUCTIONS: Final = 25_000
 """Of one automaton. It is compiled in one piece, for which everybody waits: about 5 ms."""
@@ -46,6 +47,12 @@ class Patterns:
                     found += automaton.matching(path)
             at = self._shorter[at]
         return found
+
+    def dismantle(self) -> None:
+        """Let go of all automata, some at a time."""
+        self._beginnings.clear()
+        while self._groups:
+            del self._groups[-_AT_A_TIME:]
 
 
 def beginning(pattern: Any) -> str:
@@ -104,9 +111,6 @@ def _automata(members: Sequence[_Numbered]) -> Iterator[_Automaton]:
 
 
 def _automaton(members: Sequence[_Numbered]) -> Iterator[_Automaton]:
-    if len(members) == 1:
-        yield _Automaton(members, None)
-        return
     options = re2.Options()
     options.log_errors = False
     options.max_mem = min(len(members) << 20, _MOST_MEMORY)  # no more than they may take by themselves

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from heapq import merge
 from itertools import chain
 from operator import attrgetter
@@ -107,7 +108,7 @@ class Rule:
 
     def unmet_header(self, headers: Headers) -> bytes | None:
         """The first header that it asks for and the request has not, or has with another value."""
-        return _unmet(self.headers, headers) if self.headers else None
+        return _unmet(self.headers, _first_wins(headers)) if self.headers else None
 
     def unmet_parameter(self, query: bytes) -> str | None:
         return _unmet(self.query, _parameters(query)) if self.query else None
@@ -118,16 +119,17 @@ def _first_wins(pairs: Sequence[tuple[_Text, _Text]]) -> dict[_Text, _Text]:
     return dict(reversed(pairs))
 
 
-def _unmet(asked: dict[_Text, _Text], pairs: Sequence[tuple[_Text, _Text]]) -> _Text | None:
-    sent = _first_wins(pairs)
+def _unmet(asked: dict[_Text, _Text], sent: Mapping[_Text, _Text]) -> _Text | None:
     for name, value in reversed(asked.items()):
         if sent.get(name) != value:
             return name
     return None
 
 
-def _parameters(query: bytes) -> list[tuple[str, str]]:
-    return parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)
+@lru_cache(maxsize=1)
+def _parameters(query: bytes) -> Mapping[str, str]:
+    """Kept for the next rule that asks."""
+    return _first_wins(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True))
 
 
 class _Crowd(list[Rule]):
@@ -197,7 +199,7 @@ def _narrow(
 def _narrowed(places: list[list[Rule]], headers: Headers, query: bytes) -> list[list[Rule]]:
     """The same places, with those rules of crowds only that may take the request."""
     found: list[list[Rule]] = []
-    sent, parameters = _first_wins(headers), _first_wins(_parameters(query)) if query else {}
+    sent, parameters = _first_wins(headers), _parameters(query)
     for place in places:
         _narrow(place, sent, parameters, found)
     return found
@@ -277,7 +279,8 @@ class _Paths:
     def dismantle(self) -> None:
         self.exact.clear()
         self.expressions.clear()
-        self.patterns = None
+        if self.patterns:
+            self.patterns.dismantle()
         self.places.clear()
         for node in self._nodes():
             node.children.clear()
