@@ -159,16 +159,18 @@ class _Crowd(list[Rule]):
             else:
                 self._query.setdefault(condition[0], {})[condition[1]] = place
 
-    def narrow(self, headers: Mapping[bytes, bytes], query: Mapping[str, str], found: list[list[Rule]]) -> None:
+    def narrow(self, headers: Mapping[bytes, bytes], query: bytes, found: list[list[Rule]]) -> None:
         """Lists of the rules that may take a request with these headers and parameters, each in order of rank."""
         if self._others:
             found.append(self._others)
         for name in self._headers.keys() & headers.keys():
             if place := self._headers[name].get(headers[name]):
                 _narrow(place, headers, query, found)
-        for parameter in self._query.keys() & query.keys():
-            if place := self._query[parameter].get(query[parameter]):
-                _narrow(place, headers, query, found)
+        if self._query:
+            sent = _parameters(query)
+            for parameter in self._query.keys() & sent.keys():
+                if place := self._query[parameter].get(sent[parameter]):
+                    _narrow(place, headers, query, found)
 
 
 def _that_count(rules: Iterable[Rule]) -> Iterator[Rule]:
@@ -187,9 +189,7 @@ def _conditions(rule: Rule) -> Iterator[_Condition]:
     yield from rule.query.items()
 
 
-def _narrow(
-    place: list[Rule], headers: Mapping[bytes, bytes], query: Mapping[str, str], found: list[list[Rule]]
-) -> None:
+def _narrow(place: list[Rule], headers: Mapping[bytes, bytes], query: bytes, found: list[list[Rule]]) -> None:
     if isinstance(place, _Crowd):
         place.narrow(headers, query, found)
     else:
@@ -199,9 +199,9 @@ def _narrow(
 def _narrowed(places: list[list[Rule]], headers: Headers, query: bytes) -> list[list[Rule]]:
     """The same places, with those rules of crowds only that may take the request."""
     found: list[list[Rule]] = []
-    sent, parameters = _first_wins(headers), _parameters(query)
+    sent = _first_wins(headers)
     for place in places:
-        _narrow(place, sent, parameters, found)
+        _narrow(place, sent, query, found)
     return found
 
 
