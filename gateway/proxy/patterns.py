@@ -15,6 +15,9 @@ import re2
 
 _AT_A_TIME: Final = 100
 _LONGEST_BEGINNING: Final = 128
+_LONGEST_TRIED: Final = 512
+"""Bytes of a path. Each may take an automaton to a new state, and making one may take 0.1 ms: what is longer could
+be made to cost more than trying each expression by itself."""
 _MOST_INSTRUCTIONS: Final = 25_000
 """Of one automaton. It is compiled in one piece, for which everybody waits: 5 to 10 ms."""
 _MOST_MEMORY: Final = 8 << 20
@@ -91,10 +94,10 @@ class _Automaton(NamedTuple):
     tries: re2.Set | None
 
     def matching(self, path: bytes) -> Iterable[int]:
-        if self.tries is not None and (found := self.tries.Match(path)):
+        if self.tries is not None and len(path) <= _LONGEST_TRIED and (found := self.tries.Match(path)):
             last = len(self.members)  # is _ANY_PATH
             return [self.members[at].number for at in found if at < last] if len(found) > 1 else ()
-        # Where an automaton runs out of memory, not even _ANY_PATH matches.
+        # The path is long; or the automaton ran out of memory, and not even _ANY_PATH matched.
         return [number for number, pattern in self.members if pattern.fullmatch(path)]
 
 

@@ -85,6 +85,17 @@ def test_without_memory_for_an_automaton_each_is_tried_by_itself(memory: int, mo
     assert together.matching("/shop") == []
 
 
+def test_a_path_made_to_keep_an_automaton_busy_is_tried_by_each_expression_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = Patterns([compile_pattern(f".*a{number}b.*") for number in range(200)])
+    path = "/" + "".join(f"a{number}b" for number in range(0, 200, 2))
+    assert sorted(together.matching(path[:450])) == [n for n in range(0, 200, 2) if f"a{n}b" in path[:450]]
+    assert together.matching(path * 5) == list(range(0, 200, 2))
+    monkeypatch.setattr(re2.Set, "Match", lambda *_: pytest.fail("an automaton is asked"))
+    assert together.matching(path * 5) == list(range(0, 200, 2))
+
+
 def test_an_automaton_is_never_so_large_that_others_wait_long_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     each = [compile_pattern(f"/[a-z]+{number}") for number in range(50)]
     monkeypatch.setattr(patterns, "_MOST_INSTRUCTIONS", sum(pattern.programsize for pattern in each) // 4)
