@@ -36,6 +36,7 @@ class Exchange:
 
     __slots__ = (
         "address",
+        "asked",
         "binding",
         "bucket",
         "buckets",
@@ -85,6 +86,8 @@ class Exchange:
     kept: Kept | None
     handshake: Handshake | None
     """Of a request that asks for a WebSocket."""
+    asked: bytes
+    """The query that came with it, before a key was taken out."""
     ended: float
     """When a WebSocket's request was over, whose connection then goes on."""
     unwanted: frozenset[int]
@@ -153,6 +156,12 @@ class Exchange:
         x.target, x.timeout, x.client = known.target, known.timeout, known.client
         return x
 
+    def handshake_again(self) -> Exchange:
+        """A WebSocket's request as it came."""
+        x = Exchange.like(self, self.link, self.started)
+        x.query, x.handshake = self.asked, self.handshake
+        return x
+
     def _identify(self) -> None:
         """Known by its own id where it brings a fit one; else by a new one, which is the trace's id too."""
         known = self.known
@@ -206,6 +215,7 @@ class Exchange:
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if upgrade is not None and b"websocket" in tokens(upgrade):
             self.handshake = read_handshake(self.method, version, known, self.fields.all)
+            self.asked = self.query
         if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})

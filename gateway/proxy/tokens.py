@@ -47,7 +47,9 @@ _FAMILIES: Final[dict[str, tuple[type[Any], ...]]] = {
 
 
 class Consumer(KeyRecord, frozen=True):
-    """Who comes with a token, in the shape of a key. `id` names it among all, `subject` among its issuer's."""
+    """Who comes with a token, in the shape of a key. `id` names it among all, `subject` among its issuer's.
+    `expires_at` is when the token ends, leeway included.
+    """
 
     subject: str = ""
     issuer: str = ""
@@ -62,7 +64,6 @@ class _Issuer(NamedTuple):
 class _Verified(NamedTuple):
     consumer: Consumer
     issuer: str
-    until: float
 
 
 class Tokens:
@@ -73,6 +74,11 @@ class Tokens:
         self._now = now
         self._issuers: dict[tuple[str, str], list[_Issuer]] = {}
         self._verified: dict[tuple[str, str], _Verified] = {}
+
+    @property
+    def era(self) -> object:
+        """Another object whenever issuers or their keys have changed: what was found out before may not hold then."""
+        return self._verified
 
     def take(self, body: bytes) -> None:
         """Serve this section. An issuer that cannot be used is left out and logged; keys that were fetched stay."""
@@ -116,14 +122,13 @@ class Tokens:
             Problem: api_key_invalid, api_key_expired; unavailable while its issuer's keys have never been there.
         """
         known = self._verified.get((tenant, token))
-        if known is not None and now < known.until and (not allowed or known.issuer in allowed):
+        if known is not None and now < known.consumer.expires_at and (not allowed or known.issuer in allowed):
             return known.consumer
         issuer, claims = self._check(tenant, allowed, token, now)
         consumer = _consumer(issuer.record, claims)
         if len(self._verified) >= REMEMBERED:
             self._verified.clear()
-        until = float(claims["exp"]) + issuer.record.leeway
-        self._verified[tenant, token] = _Verified(consumer, issuer.record.name, until)
+        self._verified[tenant, token] = _Verified(consumer, issuer.record.name)
         return consumer
 
     def _check(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> tuple[_Issuer, dict[str, Any]]:
@@ -235,6 +240,7 @@ def _consumer(record: IssuerRecord, claims: dict[str, Any]) -> Consumer:
         tenant=record.tenant,
         hash="",
         scopes=tuple(dict.fromkeys((*((INVOKE,) if record.grants_invoke else ()), *_scopes(record, claims)))),
+        expires_at=float(claims["exp"]) + record.leeway,
         subject=subject,
         issuer=record.issuer,
     )

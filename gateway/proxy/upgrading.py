@@ -67,6 +67,7 @@ class UpgradingServer(Server):
         self.transport.write(head)
         self.transport.set_protocol(tunnel.client)
         self.transport.resume_reading()
+        del self.scope["extensions"]  # it leads back to this connection, which would wait for Python's collector
         early, self._early = bytes(self._early), bytearray()
         return self.transport, early
 
