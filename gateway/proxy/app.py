@@ -91,6 +91,7 @@ class Gateway:
             lambda x: self.admit(self.live.current, x),
             lambda: (self.live.current, self.node.keys.era, self.tokens.era),
             self._wall,
+            self.now,
         )
         self.forwarder = Forwarder(self.added, self.now, partial(tunnel, self.tunnels))
         self.peers = Peers(env.trusted_proxies)

@@ -109,8 +109,7 @@ class Tokens:
         """Fetch the keys that are due, until cancelled."""
         while True:
             due = [issuer.source for issuer in self._all() if issuer.source.due]
-            await asyncio.gather(*(source.refresh() for source in due))
-            if due:
+            if any(await asyncio.gather(*(source.refresh() for source in due))):
                 self._verified = {}  # a key that its issuer withdrew proves nothing any more
             await asyncio.sleep(TICK_SECONDS)
 

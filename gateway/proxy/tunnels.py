@@ -21,8 +21,8 @@ from gateway.proxy.tunnel import Tunnel
 logger = logging.getLogger("anumate.gateway")
 
 LOOK_SECONDS: Final = 0.2
-AT_A_TIME: Final = 20
-"""So many are judged before others get their turn: 2 ms if all have tokens to be verified anew."""
+SLICE_SECONDS: Final = 0.002
+"""For so long some are judged before others get their turn."""
 AGAIN_SECONDS: Final = 1.0
 """Until one is judged again whose issuer's keys are not there yet."""
 
@@ -43,11 +43,12 @@ class Tunnels:
     """`admit` is what lets a handshake in, `era` consists of other objects whenever that may come out differently."""
 
     def __init__(
-        self, admit: Callable[[Exchange], Binding], era: Callable[[], tuple[object, ...]], wall: Clock
+        self, admit: Callable[[Exchange], Binding], era: Callable[[], tuple[object, ...]], wall: Clock, now: Clock
     ) -> None:
         self._admit = admit
         self._era = era
         self._wall = wall
+        self._now = now
         self._open: set[_Open] = set()
         self._judged_under = era()
         self._due = inf
@@ -70,19 +71,18 @@ class Tunnels:
             await self._look()
 
     async def _look(self) -> None:
-        era, now = self._era(), self._wall()
+        era, wall = self._era(), self._wall()
         changed = any(part is not before for part, before in zip(era, self._judged_under, strict=True))
-        if not changed and now < self._due:
+        if not changed and wall < self._due:
             return
-        self._due, judged = inf, 0
-        for one in tuple(self._open):
-            if not changed and now < one.due:
-                self._due = min(self._due, one.due)
-            elif one in self._open:  # others had their turn meanwhile
+        began = self._now()
+        for one in [one for one in self._open if changed or one.due <= wall]:
+            if one in self._open:  # others had their turn meanwhile
                 self._judge(one)
-                judged += 1
-                if judged % AT_A_TIME == 0:
-                    await asyncio.sleep(0)
+            if self._now() - began >= SLICE_SECONDS:
+                await asyncio.sleep(0)
+                began = self._now()
+        self._due = min((one.due for one in self._open), default=inf)
         self._judged_under = era
 
     def _judge(self, one: _Open) -> None:

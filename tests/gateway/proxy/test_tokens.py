@@ -297,6 +297,17 @@ async def jwks() -> AsyncIterator[Jwks]:
     await server.stop()
 
 
+async def test_what_was_verified_is_verified_anew_only_when_the_issuers_keys_have_become_others(jwks: Jwks) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    source = KeySource(issuer(jwks_url=jwks.url), lambda: 0.0)
+    assert await source.refresh()
+    assert not await source.refresh()
+    jwks.add("two", PRIVATE["ES256"])
+    assert await source.refresh()
+    await jwks.stop()
+    assert not await source.refresh()
+
+
 async def test_an_unknown_key_asks_its_issuer_once_in_ten_seconds_and_an_outage_changes_nothing(jwks: Jwks) -> None:
     first, second = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     jwks.add("one", first)

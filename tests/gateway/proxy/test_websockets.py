@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,9 +23,11 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import WATCH_AFTER
 from gateway.proxy.frames import Frames
 from gateway.proxy.handshake import accept_of
+from gateway.proxy.live import Binding
 from gateway.proxy.policies import Auth, Limits, Redirect, WebSockets
 from gateway.proxy.serving import GatewayServer
 from gateway.proxy.table import RateLimit, Route
+from gateway.proxy.tunnels import SLICE_SECONDS, Tunnels
 from gateway.proxy.upstream import Connection
 from registry.live.issuers import IssuerSection
 from registry.live.keys import KeyRecord, secret_hash
@@ -506,6 +509,62 @@ async def test_what_changed_while_the_service_was_asked_counts_too(world: World)
     writer.write(b"\x88\x80aaaa")
     assert b"revoked" in await reader.read()
     writer.close()
+
+
+async def test_one_that_cannot_be_judged_is_closed_and_keeps_no_other_from_being_judged(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnels = sockets.gateway.app.tunnels
+    admit = tunnels._admit
+
+    def stumble(x: Exchange) -> Binding:
+        if b"page=2" in x.query:
+            raise RuntimeError("a mistake")
+        return admit(x)
+
+    async with sockets.connect("/orders/live?page=2") as first, sockets.connect() as second:
+        monkeypatch.setattr(tunnels, "_admit", stumble)
+        await sockets.route(timeout_seconds=7.0)
+        assert await ended(first) == 1011
+        await sockets.judged()
+        await alive(second)
+
+
+async def test_many_are_judged_in_parts_and_only_when_something_has_changed(sockets: Sockets) -> None:
+    app, era, judged, turns, now = sockets.gateway.app, [object()], 0, 0, 0.0
+
+    def admit(x: Exchange) -> Binding:
+        nonlocal judged, now
+        judged += 1
+        now += SLICE_SECONDS * 0.3  # four of them make a slice
+        return app.admit(app.live.current, x)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    tunnels = Tunnels(admit, lambda: tuple(era), time.time, lambda: now)
+    fields = [line.split(b": ") for line in (ASKING % sockets.world.key.encode()).splitlines()[1:-1]]
+    headers = [(name.lower(), value) for name, value in fields]
+    known = {"type": "http", "http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1)}
+    scope = {**known, "method": "GET", "path": "/orders", "query_string": b"", "headers": headers}
+    with contextlib.ExitStack() as opened:
+        for _ in range(1000):
+            x = Exchange.of_scope(scope, 0.0)
+            x.read()
+            binding = app.admit(app.live.current, x)
+            opened.enter_context(tunnels.watch(tunnel.Tunnel(WebSockets(), lambda _: None), x, binding))
+        judged = 0
+        await tunnels._look()
+        assert judged == 0
+        era[0] = object()
+        beside = asyncio.create_task(others())
+        await tunnels._look()
+        beside.cancel()
+        assert judged == 1000
+        assert turns >= 1000 // 4 - 1
 
 
 async def test_a_message_that_is_under_way_is_whole_before_the_goodbye(sockets: Sockets) -> None:
