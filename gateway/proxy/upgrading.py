@@ -48,6 +48,12 @@ class UpgradingServer(Server):
         else:
             super().data_received(data)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._upgrading:
+            # They lead back to this connection, which would wait for Python's collector.
+            self.scope.pop("extensions", None)
+        super().connection_lost(exc)
+
     def _hold(self, data: bytes) -> None:
         self._early += data
         if len(self._early) > EARLY_LIMIT:
@@ -67,7 +73,6 @@ class UpgradingServer(Server):
         self.transport.write(head)
         self.transport.set_protocol(tunnel.client)
         self.transport.resume_reading()
-        del self.scope["extensions"]  # it leads back to this connection, which would wait for Python's collector
         early, self._early = bytes(self._early), bytearray()
         return self.transport, early
 

@@ -661,7 +661,7 @@ async def test_what_a_client_sent_before_it_went_arrives_after_a_slow_handshake_
     assert got == size
 
 
-async def test_a_websocket_that_has_ended_leaves_nothing_to_pythons_collector(sockets: Sockets) -> None:
+async def test_a_websocket_that_has_ended_or_was_refused_leaves_nothing_to_pythons_collector(sockets: Sockets) -> None:
     kinds = (tunnel.Tunnel, tunnel.End, Frames, GatewayServer, Connection, Exchange)
 
     def left() -> list[object]:
@@ -674,6 +674,7 @@ async def test_a_websocket_that_has_ended_leaves_nothing_to_pythons_collector(so
         async with sockets.connect() as client:
             await alive(client)
             assert len(left()) > before
+            await sockets.gateway.raw(ASKING % b"anm_wrong")
         await eventually(lambda: len(left()) == before, what="all that was made for it to be free")
     finally:
         gc.enable()
