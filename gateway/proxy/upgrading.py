@@ -50,7 +50,7 @@ class UpgradingServer(Server):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._upgrading:
-            # They lead back to this connection, which would wait for Python's collector.
+            # Among them is this connection, which would wait for Python's collector then.
             self.scope.pop("extensions", None)
         super().connection_lost(exc)
 

@@ -370,6 +370,16 @@ async def test_who_would_not_be_let_in_with_its_key_any_more_is_let_go_with_1008
     await eventually(lambda: not sockets.gateway.app.connections.open, what="the connection to end")
 
 
+async def test_every_worker_lets_go(sockets: Sockets) -> None:
+    other = Sockets(await sockets.world.gateway(), sockets.world)
+    await other.gateway.knows("orders", 1)
+    async with sockets.connect() as client, other.connect() as of_the_other:
+        await alive(client)
+        await alive(of_the_other)
+        sockets.world.publish_keys()
+        assert await ended(client) == await ended(of_the_other) == 1008
+
+
 async def test_a_key_of_a_tenant_that_is_not_active_any_more_keeps_no_websocket_open(sockets: Sockets) -> None:
     async with sockets.connect() as client:
         await alive(client)
