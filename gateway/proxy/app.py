@@ -361,6 +361,7 @@ class Gateway:
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
+        await self.guard.settled()
 
     def drain(self) -> None:
         """Say to everybody that this worker ends, while it still answers. The server calls it."""

@@ -52,6 +52,7 @@ logger = logging.getLogger("anumate.guard")
 REPORT_SECONDS: Final = 1.0
 REPORT_LIFE: Final = 5
 GONE_SECONDS: Final = 60
+START_SECONDS: Final = 0.5
 ANSWER_SECONDS: Final = 2.0
 
 Pair = tuple[str, str]
@@ -79,6 +80,8 @@ class Guard:
         self._forces: dict[Pair, Force] = {}
         self._revision = 0
         self._quorum = Quorum(worker)
+        self._asked = asyncio.Event()
+        self._retired = False
         self.workers = 0
         """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
 
@@ -152,10 +155,19 @@ class Guard:
                 logger.debug("breakers are neither reported nor forced: %s", error)
                 self._quorum.alone(self._breakers.values())
                 self.workers = 0
+            self._asked.set()
             await asyncio.sleep(REPORT_SECONDS)
+
+    async def settled(self) -> None:
+        """Wait a moment for what operators want, so that no request goes by before it is known."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                await self._asked.wait()
 
     async def exchange(self, redis: aioredis.Redis, wall: float) -> None:
         """Hear what operators want, report, and decide with the other workers."""
+        if self._retired:
+            return
         async with asyncio.timeout(ANSWER_SECONDS):
             pipeline = redis.pipeline(transaction=False)
             pipeline.eval(_script(), 1, REPORTS, self._worker, GONE_SECONDS, REPORT_LIFE * 1000)
@@ -181,6 +193,7 @@ class Guard:
 
     async def retire(self, redis: aioredis.Redis) -> None:
         """Take the report away: this worker has no breakers any more."""
+        self._retired = True
         with contextlib.suppress(RedisError, OSError):  # or else it ends by itself
             async with asyncio.timeout(ANSWER_SECONDS):
                 await redis.delete(key_of_report(self._worker))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
+import redis
 import redis.asyncio as aioredis
 
 from anumate.lib.clock import ManualClock
@@ -15,8 +20,17 @@ from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate_integration_service.breaker import BreakerPolicy, Outcome
 from gateway.proxy.guard import Guard, Pass
-from gateway.proxy.reports import REPORTS, BreakerReport, WorkerReport, key_of_report
+from gateway.proxy.reports import (
+    FORCE,
+    FORCE_CHANNEL,
+    REPORTS,
+    BreakerReport,
+    Force,
+    WorkerReport,
+    key_of_report,
+)
 from gateway.proxy.table import Upstream
+from tests.conftest import wait_until
 
 POLICY = BreakerPolicy(minimum_calls=20, failure_rate=0.5, consecutive_failures=0, open_seconds=10.0, half_open_calls=2)
 
@@ -246,6 +260,86 @@ async def test_who_ends_gives_the_lease_back(async_store: aioredis.Redis) -> Non
     await workers.guards[0].retire(async_store)
     await workers.second(1, [1])
     assert workers.begin(1)
+
+
+async def test_who_has_ended_reports_no_more(async_store: aioredis.Redis) -> None:
+    workers = Workers(async_store, 1)
+    await workers.second()
+    await workers.guards[0].retire(async_store)
+    await workers.second()
+    assert not await async_store.exists(REPORTS, key_of_report("w0"), LEASE)
+
+
+async def test_a_word_read_before_a_younger_one_came_changes_nothing(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Workers(async_store, 1)
+    workers.call(0, failed=False)
+    body = msgspec.json.encode(Force("reset", 8))
+    await async_store.hset(FORCE, "default/orders", body)  # type: ignore[misc]
+    adopt = workers.guards[0].force
+
+    def late(forces: Any) -> None:
+        adopt({("default", "orders"): Force("open", 9)})  # heard while the answer was on its way
+        adopt(forces)
+
+    monkeypatch.setattr(workers.guards[0], "force", late)
+    await workers.exchange()
+    assert workers.states() == ["open"]
+
+
+HOLDS: Final = """
+import asyncio, sys, time
+from anumate.lib.env import Env
+from anumate.lib.redis import connect_async
+from gateway.proxy.guard import Guard
+
+async def main(url, name, hears):
+    client = connect_async(url)
+    guard = Guard(Env(), name)
+    guard.adopt(1, [], [("default", "orders")])
+    guard.enter("default", "orders", time.monotonic())
+    if hears != "hears":
+        async def deaf(redis):
+            await asyncio.Event().wait()
+        guard._listen = deaf
+    job = asyncio.create_task(guard.run(client))
+    known = None
+    while True:
+        [breaker] = guard.report(0.0).breakers
+        if (breaker.state, breaker.forced) != known:
+            known = breaker.state, breaker.forced
+            print(breaker.state, breaker.forced, flush=True)
+        await asyncio.sleep(0.005)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("hears", "within"), [("hears", 1.0), ("is deaf", 2.0)])
+def test_what_an_operator_wants_reaches_every_process_within_a_second(
+    store: redis.Redis, redis_url: str, hears: str, within: float
+) -> None:
+    """Whoever does not hear it at once reads it with its next report."""
+    command = [sys.executable, "-c", HOLDS, redis_url]
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for name in ("a", "b"):
+            worker = stack.enter_context(subprocess.Popen([*command, name, hears], stdout=subprocess.PIPE, text=True))
+            stack.callback(worker.kill)
+            workers.append(worker)
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "closed False\n"
+        wait_until(lambda: store.zcard(REPORTS) == 2)
+        for generation, (action, said) in enumerate((("open", "open True"), ("reset", "closed False")), 1):
+            began = time.monotonic()
+            store.hset(FORCE, "default/orders", msgspec.json.encode(Force(action, generation)))  # type: ignore[arg-type]
+            store.publish(FORCE_CHANNEL, "default/orders")
+            for worker in workers:
+                assert worker.stdout is not None
+                assert worker.stdout.readline() == f"{said}\n"
+            assert time.monotonic() - began < within
 
 
 async def test_a_service_that_is_gone_keeps_no_lease(async_store: aioredis.Redis) -> None:
