@@ -241,6 +241,17 @@ class CircuitBreaker:
             if counted:
                 self._judge_trial(outcome is _FAILURE, slow, now, draw)
 
+    def blame(self, ticket: int, now: float, draw: float = MIDDLE) -> None:
+        """The call that `ticket` was given for was settled as good, and failed after all."""
+        closed_by_it = self._tried and self._state == "closed" and ticket == self.generation - 1
+        if ticket != self.generation and not closed_by_it:
+            return
+        self._tell("failure", now)
+        if self._state == "closed":
+            self._count(True, False, now, draw)
+        else:
+            self._judge_trial(True, False, now, draw)
+
     def force(self, action: Literal["open", "close", "reset"], now: float, reason: str = "") -> None:
         """What an operator wants: held open, held closed, or closed afresh and automatic again."""
         self._reopened = 0

@@ -315,7 +315,7 @@ class Gateway:
         """The answer that names the instance; None where one has begun."""
         logger.warning("%s: instance %s: %s %s", _line(x), error.instance, error, x.request_id.decode())
         if x.started_answer:
-            self.guard.blame(x.tenant, x.service, self.now())
+            x.permit.blame(self.now())
             return None
         headers = {"Retry-After": "1"} if KINDS[error.code].status == 503 else {}
         return _answer_of(Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), x)

@@ -176,6 +176,7 @@ class Direct:
             return
         if isinstance(error, UpstreamError):
             error.instance = x.instance
+            x.permit = relay.permit
             gateway.blame(x, error)
         elif isinstance(error, Problem):
             gateway.refusal(x, error)

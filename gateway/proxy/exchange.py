@@ -15,6 +15,7 @@ from gateway.proxy.request import Fields, Header, Link, Request, host_name
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
     from gateway.proxy.buckets import Bucket
+    from gateway.proxy.guard import Pass
     from gateway.proxy.live import Binding
     from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord
@@ -57,6 +58,7 @@ class Exchange:
         "method",
         "path",
         "peer",
+        "permit",
         "query",
         "raw_path",
         "request_id",
@@ -77,6 +79,7 @@ class Exchange:
 
     path: RequestPath
     binding: Binding | None
+    permit: Pass
     client: KeyRecord | None
     bucket: Bucket | None
     """The one bucket of the route's only policy."""

@@ -111,12 +111,6 @@ class Guard:
             raise _refusal(service, breaker, now)
         return Pass(service, breaker, ticket, now)
 
-    def blame(self, tenant: str, service: str, now: float) -> None:
-        """Count a failure that came after the vote: the answer began well and broke off."""
-        breaker = self._breakers.get((tenant, service))
-        if breaker is not None and (ticket := breaker.acquire(now)) is not None:
-            breaker.settle(ticket, Outcome.FAILURE, now)
-
     def _breaker(self, pair: Pair, now: float) -> CircuitBreaker:
         breaker = self._breakers[pair] = CircuitBreaker(self._policies.get(pair, self._default), now)
         breaker.try_until = self._quorum.try_until
@@ -218,6 +212,10 @@ class Pass:
         if not self.voted:
             self.voted = True
             self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up)
+
+    def blame(self, now: float) -> None:
+        """Count a failure that came after the vote: the answer began well and broke off."""
+        self._breaker.blame(self._ticket, now)
 
 
 def _apply(force: Force, breaker: CircuitBreaker, now: float) -> None:
