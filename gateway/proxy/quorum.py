@@ -63,6 +63,7 @@ class Ask(NamedTuple):
     seconds: float
     """0 gives it back."""
     renews: bool = False
+    takes: bool = True
     tries: bool = False
 
 
@@ -91,13 +92,14 @@ class Quorum:
         Raises:
             redis.RedisError, OSError: they cannot be heard; `alone` is next.
         """
-        self.try_until = NEVER
+        was_alone, self.try_until = self.try_until != NEVER, NEVER
         at = now()
         asks = []
         for pair, breaker in breakers.items():
             others = heard.get(pair, ())
             together(others, breaker, at)
-            if ask := self._ask(pair, breaker.snapshot(at), others):
+            # Others may have been alone too, and have yet to report the trials that they let through.
+            if not was_alone and (ask := self._ask(pair, breaker.snapshot(at), others)):
                 asks.append(ask)
             else:
                 breaker.try_until = NEVER
@@ -130,8 +132,9 @@ class Quorum:
             return self._give_back(pair)
         if early:
             return None
-        if lease is None and any(each.report.trials_out for each in others):
-            return None  # who has lost the lease has not lost its trials
+        trials_elsewhere = any(each.report.trials_out for each in others)  # who has lost the lease has not lost these
+        if lease is None and trials_elsewhere:
+            return None
         lease = self._lease(pair)
         goes_on = seen.trials_out > 0 or seen.trials_good > lease.good
         lease.good = seen.trials_good
@@ -140,6 +143,7 @@ class Quorum:
             lease.name,
             TRIAL_SECONDS if goes_on else TURN_SECONDS,
             renews=goes_on or not wanted,
+            takes=not trials_elsewhere,
             tries=True,
         )
 
@@ -179,7 +183,7 @@ async def _hold(redis: aioredis.Redis, asks: Sequence[Ask]) -> list[float]:
     if not asks:
         return []
     keys = [f"{TRIAL}:{tenant}/{service}" for (tenant, service), *_ in asks]
-    args = [f"{ask.name} {math.ceil(ask.seconds * 1000)} {int(ask.renews)}" for ask in asks]
+    args = [f"{ask.name} {math.ceil(ask.seconds * 1000)} {int(ask.renews)} {int(ask.takes)}" for ask in asks]
     answers: Any = await redis.eval(_script(), len(keys), *keys, *args)
     return [milliseconds / 1000 for milliseconds in answers]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ import redis.asyncio as aioredis
 from anumate.lib.clock import ManualClock
 from anumate.lib.env import Env
 from anumate.lib.problem import Problem
+from anumate.lib.redis import connect_async
 from anumate_integration_service.breaker import BreakerPolicy, Outcome
 from gateway.proxy.guard import Guard, Pass
 from gateway.proxy.reports import (
@@ -31,6 +33,7 @@ from gateway.proxy.reports import (
 )
 from gateway.proxy.table import Upstream
 from tests.conftest import wait_until
+from tests.registry.live.nodes import cluster
 
 POLICY = BreakerPolicy(minimum_calls=20, failure_rate=0.5, consecutive_failures=0, open_seconds=10.0, half_open_calls=2)
 
@@ -172,6 +175,43 @@ async def test_without_redis_each_decides_for_itself(async_store: aioredis.Redis
     for guard in workers.guards:
         guard._quorum.alone(guard._breakers.values())
     assert [workers.call(worker, failed=False) for worker in range(2)] == [True, True]
+
+
+async def test_when_redis_is_back_no_trial_begins_before_those_of_each_alone_have_ended(
+    async_store: aioredis.Redis,
+) -> None:
+    workers = Workers(async_store, 3)
+    workers.fail()
+    await workers.second(8)
+    for guard in workers.guards:
+        guard._quorum.alone(guard._breakers.values())
+    await workers.pass_time(10.0)
+    permits = [permit for worker in (0, 1) if (permit := workers.begin(worker))]
+    assert len(permits) == 2
+    await workers.second()
+    assert not any(workers.begin(worker) for worker in range(3))
+    for permit in permits:
+        permit.vote(Outcome.CANCELLED, workers.clock())
+    await workers.second(2)
+    assert sum(workers.begin(worker) is not None for worker in range(3) for _ in range(3)) == 2
+
+
+async def test_it_is_the_same_on_a_cluster(tmp_path: Path) -> None:
+    with cluster(tmp_path) as ports:
+        client = connect_async(f"redis+cluster://127.0.0.1:{ports[-1]}")
+        clock = ManualClock()
+        guards = [Guard(Env(), f"w{number}", clock) for number in range(2)]
+        for guard in guards:
+            guard.adopt(1, [Upstream("default", "orders", breaker=POLICY)], [("default", "orders")])
+            for _ in range(20):
+                guard.enter("default", "orders", clock()).vote(Outcome.FAILURE, clock())
+        clock.advance(10.0)
+        for _ in range(2):
+            for guard in guards:
+                await guard.exchange(client, 1.0)
+        assert [guard.workers for guard in guards] == [2, 2]
+        assert sorted(guard.report(0.0).breakers[0].state for guard in guards) == ["half_open", "open"]
+        await client.aclose()
 
 
 @pytest.mark.parametrize("action", ["open", "close"])
@@ -439,6 +479,7 @@ async def test_a_breaker_may_begin_while_others_are_asked(
 ) -> None:
     workers = Workers(async_store, 1)
     workers.fail()
+    await workers.exchange()
     await workers.pass_time(9.0)
     asked = async_store.execute_command
 
@@ -468,6 +509,7 @@ async def test_a_thousand_open_breakers_ask_at_once(
         commands.append(command[0])
         return await asked(*command, **options)
 
+    await guard.exchange(async_store, clock())
     monkeypatch.setattr(async_store, "execute_command", execute)
     await guard.exchange(async_store, clock())
     assert len(commands) < 5
