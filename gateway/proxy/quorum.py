@@ -26,12 +26,13 @@ from gateway.proxy.reports import BreakerReport
 TRIAL: Final = "anumate:{g}:trial"
 TRIAL_SECONDS: Final = 30.0
 """How long a worker that is never heard of again, with trials out, keeps others from trying."""
-TURN_SECONDS: Final = 10.0
+TURN_SECONDS: Final = 12.0
 """How long one does that has nothing to try with, while others wait."""
 AHEAD_SECONDS: Final = 2.0
 """So long before its wait is over, a breaker asks for leave to try: more than two reports take."""
-MARGIN_SECONDS: Final = 3.0
-"""So long before a lease ends no trial begins any more: it is reported and the lease held on to before that."""
+MARGIN_SECONDS: Final = 5.0
+"""So long before a lease ends no trial begins any more. An exchange that sees the trial, and has the lease held on to,
+ends sooner, slow as it may be."""
 NEVER: Final = -math.inf
 
 Pair = tuple[str, str]
@@ -144,7 +145,7 @@ class Quorum:
             TRIAL_SECONDS if goes_on else TURN_SECONDS,
             renews=goes_on or not wanted,
             takes=not trials_elsewhere,
-            tries=True,
+            tries=not trials_elsewhere,
         )
 
     def _lease(self, pair: Pair) -> Lease:
