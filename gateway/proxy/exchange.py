@@ -148,12 +148,12 @@ class Exchange:
         return x
 
     @classmethod
-    def like(cls, known: Exchange, link: Link, started: float) -> Exchange:
-        """The same request once more, as far as it is known by its bytes, the table and the keys."""
+    def like(cls, known: Exchange, client: KeyRecord | None, link: Link, started: float) -> Exchange:
+        """The same request once more, as far as it is known by its bytes, the table and the keys; by this client."""
         x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
         x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
         x.last, x.content_length = known.last, known.content_length
-        x.target, x.timeout, x.client = known.target, known.timeout, known.client
+        x.target, x.timeout, x.client = known.target, known.timeout, client
         return x
 
     def _identify(self) -> None:
