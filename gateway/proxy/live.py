@@ -24,7 +24,7 @@ from gateway.proxy.guard import Guard
 from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.router import Router
-from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode, reads_credentials
 from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
@@ -129,6 +129,7 @@ class Compiled:
         self.routes = {route.id: route for route in self.table.routes}
         self.gated = [route for route in self.table.routes if route.limits.concurrent]
         self.wanted = wanted_by(self.table.routes)
+        self.reads_credentials = reads_credentials(self.table)
         self.services = {(tenant, target.service) for tenant, target in self.wanted}
 
     def _secure(self, pepper: str) -> Iterator[tuple[Pair, Secure]]:
@@ -165,13 +166,16 @@ Policies = Mapping[tuple[str, str], Policy]
 class Here:
     """One state of the world. A request keeps the one it began with."""
 
-    __slots__ = ("bindings", "policies", "revision", "router")
+    __slots__ = ("bindings", "policies", "reads_credentials", "revision", "router")
 
-    def __init__(self, revision: int, router: Router, bindings: Bindings, policies: Policies) -> None:
+    def __init__(
+        self, revision: int, router: Router, bindings: Bindings, policies: Policies, *, reads_credentials: bool = False
+    ) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
         self.policies = policies
+        self.reads_credentials = reads_credentials
 
 
 class Live:
@@ -195,7 +199,13 @@ class Live:
         self._admission.adopt(compiled.gated, table.upstreams)
         self._budgets = {id: budget for id, budget in self._budgets.items() if id in compiled.routes}
         bindings = Bindings(compiled.routes, partial(self._bind, compiled.policies))
-        self.current = Here(table.revision, compiled.router, bindings, compiled.policies)
+        self.current = Here(
+            table.revision,
+            compiled.router,
+            bindings,
+            compiled.policies,
+            reads_credentials=compiled.reads_credentials,
+        )
         self.loaded = True
         for _, sentence in compiled.skipped:
             logger.warning(sentence)

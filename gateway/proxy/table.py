@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -27,6 +27,9 @@ from gateway.proxy.policies import (
     WebSockets,
     ZoneUse,
 )
+
+_CREDENTIALS: Final = ("x-api-key", "authorization")
+"""Fields in which keys come."""
 
 PathType = Literal["exact", "prefix", "regex"]
 Strategy = Literal["round_robin", "weighted", "least_connections", "p2c", "health_aware", "random", "hash"]
@@ -144,3 +147,12 @@ def decode(data: bytes) -> RoutingTable:
     parts = _parts.decode(data)
     routes = [_route.decode(route) for route in parts.routes]
     return RoutingTable(parts.revision, tuple(routes), parts.upstreams, parts.rate_limits)
+
+
+def reads_credentials(table: RoutingTable) -> bool:
+    """Whether a rule of the table goes by a field that keys come in: then requests differ by more than who asks."""
+    names = [pair.name for route in table.routes for pair in route.headers]
+    names += [target.header.name for route in table.routes for target in route.targets if target.header]
+    names += [limit.by.removeprefix("header:") for limit in table.rate_limits]
+    names += [each.sticky.by.removeprefix("header:") for each in table.upstreams]
+    return any(name.lower() in _CREDENTIALS for name in names)
