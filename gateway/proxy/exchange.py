@@ -161,7 +161,7 @@ class Exchange:
 
     def handshake_again(self) -> Exchange:
         """A WebSocket's request as it came."""
-        x = Exchange.like(self, self.link, self.started)
+        x = Exchange.like(self, None, self.link, self.started)
         x.query, x.handshake = self.asked, self.handshake
         return x
 
