@@ -165,6 +165,7 @@ class WorkerFiguresSerializer(serializers.Serializer[Any]):
     worker = serializers.CharField()
     table_revision = serializers.IntegerField(help_text="Of the routing table that it serves; 0: none yet.")
     table_lag = serializers.IntegerField(help_text="Revisions that it is behind what is published.")
+    skipped = serializers.IntegerField(help_text="Of the table, what it cannot serve; explain says why. At most 100.")
 
 
 class GatewayFiguresSerializer(TrafficFiguresSerializer):

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from anumate.lib.problem import KINDS, Problem
 from anumate.lib.redis import UNAVAILABLE
-from gateway.control.breakers import left_out_of
+from gateway.control.breakers import left_out_of, skipped_of
 from gateway.control.callers import Admission, judged
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
@@ -116,7 +116,7 @@ def explain(
     router = Router(compiled.table)
     seen = _Seen(
         verdicts=router.explain(tenant, x.host, method, x.path.matched, x.fields.all, x.query),
-        skipped=[str(each) for each in compiled.skipped if each.tenant == tenant],
+        skipped=[*(str(each) for each in compiled.skipped if each.tenant == tenant), *_skipped_by_workers(tenant)],
     )
     try:
         if own := _own_answer(x, router, tenant):
@@ -127,6 +127,13 @@ def explain(
             return _answered(tenant, _Own(200, _ABOUT), seen)
         return _refused(tenant, problem, seen)
     return _taken(rule, x, named, key, compiled.table, seen)
+
+
+def _skipped_by_workers(tenant: str) -> list[str]:
+    try:
+        return skipped_of(tenant)
+    except UNAVAILABLE:
+        return []
 
 
 class _Seen(NamedTuple):

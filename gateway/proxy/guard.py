@@ -31,7 +31,7 @@ from anumate.lib.problem import Problem
 from anumate.lib.tasks import together
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
 from gateway.proxy.quorum import Quorum
-from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, WorkerReport
+from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, Skipped, WorkerReport
 from gateway.proxy.table import Upstream
 
 logger = logging.getLogger("anumate.guard")
@@ -52,9 +52,11 @@ class Guard:
         worker: str,
         monotonic: clock.Clock = clock.monotonic,
         left_out: Callable[[float], tuple[LeftOut, ...]] = lambda now: (),
+        skipped: Callable[[], tuple[Skipped, ...]] = tuple,
     ) -> None:
         self._worker = worker
         self._left_out = left_out
+        self._skipped = skipped
         self._now = monotonic
         self._default = BreakerPolicy(
             consecutive_failures=env.circuit_breaker_failure_threshold,
@@ -109,7 +111,7 @@ class Guard:
     def report(self, wall: float) -> WorkerReport:
         now = self._now()
         found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
-        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now))
+        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now), self._skipped())
 
     def force(self, forces: dict[Pair, Force]) -> None:
         """Take over what operators want; a generation that was adopted before changes nothing."""
