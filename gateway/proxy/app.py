@@ -315,7 +315,7 @@ class Gateway:
         """The answer that names the instance; None where one has begun."""
         logger.warning("%s: instance %s: %s %s", _line(x), error.instance, error, x.request_id.decode())
         if x.started_answer:
-            self.guard.blame(x.tenant, x.service, self.now())
+            x.permit.blame(self.now())
             return None
         headers = {"Retry-After": "1"} if KINDS[error.code].status == 503 else {}
         return _answer_of(Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), x)
@@ -361,6 +361,7 @@ class Gateway:
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
+        await self.guard.settled()
 
     def drain(self) -> None:
         """Say to everybody that this worker ends, while it still answers. The server calls it."""

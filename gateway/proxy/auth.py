@@ -90,16 +90,18 @@ def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | 
     return authorization
 
 
-def consumer_fields(client: KeyRecord) -> tuple[bytes, ...]:
-    """The lines that tell a service who asks."""
+def consumer_lines(client: KeyRecord | None) -> bytes:
+    """The lines that tell a service who asks, if anybody says."""
+    if client is None or not client.id:
+        return b""
     if isinstance(client, Consumer):
-        fields = _consumer_fields(quote(client.subject, safe=_READABLE), client.name, client.tenant)
-        return (*fields, b"x-consumer-issuer: %b\r\n" % quote(client.issuer, safe=_READABLE).encode("ascii"))
-    return _consumer_fields(client.id, client.name, client.tenant)
+        lines = _consumer_lines(quote(client.subject, safe=_READABLE), client.name, client.tenant)
+        return lines + b"x-consumer-issuer: %b\r\n" % quote(client.issuer, safe=_READABLE).encode("ascii")
+    return _consumer_lines(client.id, client.name, client.tenant)
 
 
 @lru_cache(maxsize=10_000)
-def _consumer_fields(id: str, name: str, tenant: str) -> tuple[bytes, ...]:
+def _consumer_lines(id: str, name: str, tenant: str) -> bytes:
     readable = quote(name, safe=_READABLE)
-    lines = (f"x-consumer-id: {id}\r\n", f"x-consumer-name: {readable}\r\n", f"x-consumer-tenant: {tenant}\r\n")
-    return tuple(line.encode("ascii") for line in lines)
+    lines = f"x-consumer-id: {id}\r\nx-consumer-name: {readable}\r\nx-consumer-tenant: {tenant}\r\n"
+    return lines.encode("ascii")

@@ -15,6 +15,7 @@ from gateway.proxy.request import Fields, Header, Link, Request, host_name
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
     from gateway.proxy.buckets import Bucket
+    from gateway.proxy.guard import Pass
     from gateway.proxy.live import Binding
     from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord
@@ -57,6 +58,7 @@ class Exchange:
         "method",
         "path",
         "peer",
+        "permit",
         "query",
         "raw_path",
         "request_id",
@@ -77,6 +79,7 @@ class Exchange:
 
     path: RequestPath
     binding: Binding | None
+    permit: Pass
     client: KeyRecord | None
     bucket: Bucket | None
     """The one bucket of the route's only policy."""
@@ -145,12 +148,12 @@ class Exchange:
         return x
 
     @classmethod
-    def like(cls, known: Exchange, link: Link, started: float) -> Exchange:
-        """The same request once more, as far as it is known by its bytes, the table and the keys."""
+    def like(cls, known: Exchange, client: KeyRecord | None, link: Link, started: float) -> Exchange:
+        """The same request once more, as far as it is known by its bytes, the table and the keys; by this client."""
         x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
         x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
         x.last, x.content_length = known.last, known.content_length
-        x.target, x.timeout, x.client = known.target, known.timeout, known.client
+        x.target, x.timeout, x.client = known.target, known.timeout, client
         return x
 
     def _identify(self) -> None:

@@ -44,7 +44,7 @@ AT_A_TIME: Final = 1000
 TICK_SECONDS: Final = 0.25
 TOGETHER: Final = 64
 """Buckets in one call of the script: each takes Redis some ten microseconds, in which it serves nobody else."""
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 """What nobody waits for is asked together with what comes up in this time."""
 
 

@@ -27,7 +27,7 @@ from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.reports import Skipped
 from gateway.proxy.router import Router, Rule
-from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, decode
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, decode, reads_credentials
 from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
@@ -136,6 +136,7 @@ class Compiled:
         self.routes = {route.id: route for route in self.table.routes}
         self.gated = [route for route in self.table.routes if route.limits.concurrent]
         self.wanted = wanted_by(self.table.routes)
+        self.reads_credentials = reads_credentials(self.table)
         self.services = {(tenant, target.service) for tenant, target in self.wanted}
 
     def _sound(self, parts: Iterable[_Configured], defect: Callable[[_Configured], str]) -> Iterator[_Configured]:
@@ -206,13 +207,16 @@ Policies = Mapping[tuple[str, str], Policy]
 class Here:
     """One state of the world. A request keeps the one it began with."""
 
-    __slots__ = ("bindings", "policies", "revision", "router")
+    __slots__ = ("bindings", "policies", "reads_credentials", "revision", "router")
 
-    def __init__(self, revision: int, router: Router, bindings: Bindings, policies: Policies) -> None:
+    def __init__(
+        self, revision: int, router: Router, bindings: Bindings, policies: Policies, *, reads_credentials: bool = False
+    ) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
         self.policies = policies
+        self.reads_credentials = reads_credentials
 
 
 class Live:
@@ -242,7 +246,13 @@ class Live:
         self._admission.adopt(compiled.gated, table.upstreams)
         self._budgets = {id: budget for id, budget in self._budgets.items() if id in compiled.routes}
         bindings = Bindings(compiled.routes, partial(self._bind, compiled.policies))
-        self.current = Here(table.revision, compiled.router, bindings, compiled.policies)
+        self.current = Here(
+            table.revision,
+            compiled.router,
+            bindings,
+            compiled.policies,
+            reads_credentials=compiled.reads_credentials,
+        )
         self.loaded = True
         self._skipped = tuple(compiled.skipped)
         for each in compiled.skipped:

@@ -39,6 +39,7 @@ class BreakerReport(msgspec.Struct, frozen=True):
     slow_calls: int = 0
     failure_rate: float = 0.0
     consecutive_failures: int = 0
+    trials_out: int = 0
     recovered: bool = False
 
 

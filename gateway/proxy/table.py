@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -30,6 +30,9 @@ from gateway.proxy.policies import (
     ZoneUse,
 )
 from gateway.proxy.reports import Skipped
+
+_CREDENTIALS: Final = ("x-api-key", "authorization")
+"""Fields in which keys come."""
 
 PathType = Literal["exact", "prefix", "regex"]
 Strategy = Literal["round_robin", "weighted", "least_connections", "p2c", "health_aware", "random", "hash"]
@@ -182,3 +185,12 @@ def _read(
                 named = _named.decode(part)
             name = named.name or named.service
             skipped.append(Skipped(named.tenant, name, f"{kind} {name} is left out: it cannot be read: {error}."))
+
+
+def reads_credentials(table: RoutingTable) -> bool:
+    """Whether a rule of the table goes by a field that keys come in: then requests differ by more than who asks."""
+    names = [pair.name for route in table.routes for pair in route.headers]
+    names += [target.header.name for route in table.routes for target in route.targets if target.header]
+    names += [limit.by.removeprefix("header:") for limit in table.rate_limits]
+    names += [each.sticky.by.removeprefix("header:") for each in table.upstreams]
+    return any(name.lower() in _CREDENTIALS for name in names)

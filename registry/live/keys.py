@@ -36,6 +36,8 @@ SCOPES: Final = (
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE: Final = re.compile(r"(anm_([0-9A-Za-z]{10})_[0-9A-Za-z]{32})_([0-9A-Za-z]{6})", re.ASCII)
+KEY_BYTES: Final = 54
+"""Every key is as long."""
 _REMEMBERED: Final = 20_000
 
 

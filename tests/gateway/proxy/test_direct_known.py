@@ -20,7 +20,7 @@ async def test_a_request_known_by_its_bytes_says_its_length_where_it_waits_for_a
     world.publish(a_route(rate_limits=("few",)), rate_limits=(RateLimit("default", "few", 1000, 1000, "key"),))
     await gateway.serves(world._revision)
     wire = await connect(gateway)
-    while not gateway.app.direct._known:
+    while not gateway.app.direct._memory._known:
         assert len(service.calls) < 50
         wire.ask("POST", "/orders", "Content-Length: 0")
         assert (await wire.answer())[0] == 200
