@@ -110,17 +110,30 @@ def left_out_of(tenant: str, service: str) -> dict[str, list[LeftOut]]:
     Raises:
         redis.ConnectionError and its like: the store is away.
     """
-    client = connect(settings.REDIS_URL)
-    try:
-        reports = worker_reports(client)
-    finally:
-        client.close()
     found: dict[str, list[LeftOut]] = {}
-    for report in reports:
+    for report in _reports():
         for each in report.left_out:
             if (each.tenant, each.service) == (tenant, service):
                 found.setdefault(each.instance, []).append(each)
     return found
+
+
+def skipped_of(tenant: str) -> list[str]:
+    """What workers cannot serve of the tenant's rows though it was published, in a sentence each.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away.
+    """
+    said = (each.sentence for report in _reports() for each in report.skipped if each.tenant == tenant)
+    return list(dict.fromkeys(said))
+
+
+def _reports() -> list[WorkerReport]:
+    client = connect(settings.REDIS_URL)
+    try:
+        return worker_reports(client)
+    finally:
+        client.close()
 
 
 def merge(reports: Iterable[BreakerReport], services: Iterable[str] = ()) -> list[Breaker]:

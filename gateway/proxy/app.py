@@ -77,7 +77,7 @@ class Gateway:
         self.drain_seconds = env.gateway_drain_seconds
         self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
-        self.guard = Guard(env, config.worker, left_out=self.balancer.left_out)
+        self.guard = Guard(env, config.worker, left_out=self.balancer.left_out, skipped=lambda: self.live.skipped)
         self.admission = Admission(env.gateway_max_concurrent)
         self.connections = Connections(env.gateway_max_connections)
         self.cors = Cors.anywhere(env.cors_origins)

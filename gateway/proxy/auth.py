@@ -1,15 +1,17 @@
-"""Who asks, and may they: the same key check as on the control plane's port, then scopes and tenant."""
+"""Who asks, and may they: the same key check as on the control plane's port, then scopes and tenant.
+
+Data plane and explain ask here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from gateway.proxy.entitlement import one_key, presented_token, require_route, require_scopes
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.live import Binding
 from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
@@ -19,8 +21,18 @@ from registry.live.presented import bearer, holds_ours
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
+class Guarded(Protocol):
+    """A route, and the scopes that a caller of it needs."""
+
+    @property
+    def route(self) -> Route: ...
+
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+
+
 def authenticate(
-    ring: KeyRing, tokens: Tokens, binding: Binding, x: Exchange, now: float, address_of: Callable[[Exchange], str]
+    ring: KeyRing, tokens: Tokens, binding: Guarded, x: Exchange, now: float, address_of: Callable[[Exchange], str]
 ) -> KeyRecord | None:
     """The key a request comes with; None on a route that asks for none.
 

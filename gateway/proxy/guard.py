@@ -41,6 +41,7 @@ from gateway.proxy.reports import (
     BreakerReport,
     Force,
     LeftOut,
+    Skipped,
     WorkerReport,
     key_of_report,
     read_reports,
@@ -67,9 +68,11 @@ class Guard:
         worker: str,
         monotonic: clock.Clock = clock.monotonic,
         left_out: Callable[[float], tuple[LeftOut, ...]] = lambda now: (),
+        skipped: Callable[[], tuple[Skipped, ...]] = tuple,
     ) -> None:
         self._worker = worker
         self._left_out = left_out
+        self._skipped = skipped
         self._now = monotonic
         self._default = BreakerPolicy(
             consecutive_failures=env.circuit_breaker_failure_threshold,
@@ -121,7 +124,7 @@ class Guard:
     def report(self, wall: float) -> WorkerReport:
         now = self._now()
         found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
-        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now))
+        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now), self._skipped())
 
     def force(self, forces: dict[Pair, Force]) -> None:
         """Take over what operators want; a generation that was adopted before changes nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -108,10 +108,15 @@ class Tokens:
     async def run(self) -> None:
         """Fetch the keys that are due, until cancelled."""
         while True:
-            due = [issuer.source for issuer in self._all() if issuer.source.due]
-            if any(await asyncio.gather(*(source.refresh() for source in due))):
-                self._verified = {}  # a key that its issuer withdrew proves nothing any more
+            await self.fetch_due(self._all())
             await asyncio.sleep(TICK_SECONDS)
+
+    async def fetch_due(self, issuers: Iterable[_Issuer]) -> bool:
+        """Fetch the keys of those of whom they are due; whether there was one."""
+        due = [issuer.source for issuer in issuers if issuer.source.due]
+        if any(await asyncio.gather(*(source.refresh() for source in due))):
+            self._verified = {}  # a key that its issuer withdrew proves nothing any more
+        return bool(due)
 
     def verify(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> Consumer:
         """Who a token of one of the tenant's issuers speaks of. `allowed` names issuers, empty is all; `now` is in
@@ -130,7 +135,12 @@ class Tokens:
         self._verified[tenant, token] = _Verified(consumer, issuer.record.name)
         return consumer
 
-    def _check(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> tuple[_Issuer, dict[str, Any]]:
+    def read(self, tenant: str, allowed: Sequence[str], token: str) -> tuple[dict[str, Any], list[_Issuer]]:
+        """A token's header, and the issuers by whom it may be. Nothing of it is verified.
+
+        Raises:
+            Problem: api_key_invalid.
+        """
         if len(token) > MAX_TOKEN:
             raise refused("The token is too long.")
         try:
@@ -145,6 +155,10 @@ class Tokens:
         issuers = [issuer for issuer in issuers if not allowed or issuer.record.name in allowed]
         if not issuers:
             raise refused("The token is from an issuer that is not believed here.")
+        return header, issuers
+
+    def _check(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> tuple[_Issuer, dict[str, Any]]:
+        header, issuers = self.read(tenant, allowed, token)
         problem = None
         for issuer in issuers:
             try:

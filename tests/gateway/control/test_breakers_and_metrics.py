@@ -79,6 +79,25 @@ class TestInstancesLeftOut:
         assert "theirs" not in text
 
 
+class TestSkipped:
+    """What workers cannot serve of a table."""
+
+    def test_explain_says_it_to_its_tenant_and_metrics_count_it(self, store: redis.Redis) -> None:
+        ours, theirs = (
+            guard.Skipped(tenant, "old", f"Route old of {tenant} is bad.") for tenant in ("default", "acme")
+        )
+        for worker, skipped in (("a", (ours, theirs)), ("b", (ours,)), ("c", ())):
+            said = guard.WorkerReport(worker, 1.0, skipped=skipped)
+            store.set(f"{guard.REPORTS}:{worker}", msgspec.json.encode(said))
+            store.zadd(guard.REPORTS, {worker: 1.0})
+        assert api().post("/v1/routes/explain", {}).json()["skipped"] == ["Route old of default is bad."]
+        assert api("acme").post("/v1/routes/explain", {}).json()["skipped"] == ["Route old of acme is bad."]
+        metrics = api().get("/v1/metrics").json()
+        assert [each["skipped"] for each in metrics["gateway"]["workers"]] == [2, 1, 0]
+        text = api().get("/v1/metrics", headers={"Accept": "text/plain"}).content.decode()
+        assert 'anumate_gateway_table_skipped{worker="a"} 2' in text
+
+
 class TestBreakers:
     def test_a_breaker_is_the_worst_of_what_its_workers_say(self, store: redis.Redis) -> None:
         report(store, "a", breaker(calls=30, failures=3))
