@@ -44,7 +44,7 @@ AT_A_TIME: Final = 1000
 TICK_SECONDS: Final = 0.25
 TOGETHER: Final = 64
 """Buckets in one call of the script: each takes Redis some ten microseconds, in which it serves nobody else."""
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 """What nobody waits for is asked together with what comes up in this time."""
 
 
@@ -81,7 +81,8 @@ def _need(bucket: Bucket, now: float) -> Call:
     elapsed = max(now - bucket.drawn_at, 0.001)
     busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
     demand = (bucket.taken + bucket.waiting + bucket.reserving) / elapsed if busy else 0.0
-    wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 2)
+    # While a lease is out the bucket is not refilled beyond it: of a full one, what it would gain meanwhile is lost.
+    wanted = min(int(demand * AHEAD_SECONDS), bucket.policy.burst // 4)
     bucket.drawn_at, bucket.taken = now, 0
     return Call(bucket, bucket.waiting, bucket.reserving, wanted, bucket.left, owed=bucket.owed)
 
