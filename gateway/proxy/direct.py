@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Receive, Send
-from gateway.proxy.heads import VIA, Template, answer_lines, filled, template
+from gateway.proxy.heads import Template, answer_lines, filled, template
 from gateway.proxy.live import Binding, Here
 from gateway.proxy.paths import read_path
 from gateway.proxy.relay import Client, Relay
@@ -190,7 +190,7 @@ class Direct:
             return answer_lines(answer, gateway.added(x), edits)
         # What `added` says where nothing is out of the ordinary, without its list: 2 us less.
         limits = x.bucket.lines(self.now()) if x.bucket is not None else b""
-        return b"%bx-request-id: %b\r\nvia: %b\r\n%b" % (answer.lines, x.request_id, VIA, limits)
+        return b"%bx-request-id: %b\r\n%b" % (answer.lines, x.request_id, limits)
 
     def missed(self, relay: Relay, error: UpstreamError) -> None:
         """Have balancing know of a failure."""

@@ -179,6 +179,8 @@ class Exchange:
         """
         known, version = self.known, self.version
         self.path = read_path(self.raw_path)
+        if b" " in self.query or b"#" in self.query:
+            raise Problem("malformed_request", "The query holds a space or a fragment.")
         host = known.get(b"host")
         if host is None:
             if version == "1.1":
@@ -204,11 +206,16 @@ class Exchange:
             # The server's parser stops at the upgrade: the body would be lost, or be read as the next request.
             detail = "A request with a body cannot ask for another protocol."
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
-        if upgrade is not None and b"websocket" in tokens(upgrade):
+        if upgrade is not None and version != "1.0" and b"websocket" in tokens(upgrade):  # RFC 9110 §7.8
             self.handshake = read_handshake(self.method, version, known, self.fields.all)
         if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
+
+    @property
+    def nameless(self) -> bool:
+        """Whether its head names no host, which HTTP/1.0 may leave out, and every request to a service has."""
+        return b"host" not in self.known and not (self.binding is not None and self.binding.host)
 
     @property
     def has_its_body(self) -> bool:

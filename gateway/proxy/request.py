@@ -7,6 +7,7 @@ else it leaves to llhttp.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +23,7 @@ BLOCK_LIMIT: Final = 4 * 1024
 """Bytes of header fields that are worth to be remembered, and with that the memory it takes: this times `BLOCKS`."""
 BLOCKS: Final = 1024
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]{0,5})?").fullmatch
+_HOST = re.compile(r"(\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9._-]{1,253}?)\.?(?::([0-9]{0,5}))?").fullmatch
 _HEAD = re.compile(
     rb"(GET|POST|PUT|DELETE|PATCH) (/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))? HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)++)\r\n"
@@ -143,9 +144,17 @@ def host_name(field: bytes) -> str:
         Problem: malformed_request.
     """
     match = _HOST(field.decode("latin-1"))
-    if match is None:
+    if match is None or (match[2] and not _is_ipv6(match[2])) or int(match[3] or 0) > 65535:
         raise Problem("malformed_request", "The Host field is not one host name.")
     return match[1].lower()
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def nominated(connection: bytes) -> frozenset[bytes]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
+import struct
 from random import getrandbits
 from typing import Any, Final
 
@@ -16,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
-from gateway.proxy.heads import VIA
+from gateway.proxy.fields import VIA
+from gateway.proxy.forwarder import Message, Receive, Send
 from gateway.proxy.request import URL_LIMIT, Header, encoded
 
 VERSIONS: Final = ("1.1", "1.0")
@@ -31,6 +34,8 @@ LAST_SECONDS: Final = 1.5
 """While the server drains, an idle connection waits so long for a request that was on its way when the drain began."""
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("anumate.gateway.server")
 logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
@@ -169,16 +174,23 @@ class Server(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unread = 0
         self._in_body = True
-        if self.parser.get_http_version() not in VERSIONS:
+        version = self.parser.get_http_version()
+        if version not in VERSIONS:
             self._reject(Problem("malformed_request", "The gateway speaks HTTP/1.1 and HTTP/1.0 on this connection."))
+        if b"#" in self.url:  # uvicorn would drop what is behind
+            self._reject(Problem("malformed_request", "The request target has a fragment."))
         if self.url[:1] != b"/":
-            self._take_absolute_target()
+            self._take_absolute_target(version)
+        if version == "1.0":
+            self.expect_100_continue = False  # its client does not know that answer (RFC 9110 §10.1.1)
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False
 
-    def _take_absolute_target(self) -> None:
-        """The target's host counts, not the Host field's (RFC 9112 §3.2.2). Two fields stay two, to be refused."""
+    def _take_absolute_target(self, version: str) -> None:
+        """The target's host counts, not the Host field's (RFC 9112 §3.2.2), which only HTTP/1.0 may leave out. Two
+        fields stay two, to be refused.
+        """
         found = _ABSOLUTE(self.url)
         if found is None:
             self._reject(Problem("malformed_request", "The request target is neither a path nor an address of HTTP."))
@@ -186,6 +198,8 @@ class Server(HttpToolsProtocol):
         hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
         if len(hosts) == 1:
             self.headers[hosts[0]] = b"host", found[1]
+        elif not hosts and version == "1.0":
+            self.headers.append((b"host", found[1]))
         self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
 
     def on_body(self, body: bytes) -> None:
@@ -242,6 +256,8 @@ class Server(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if cycle.scope.get("http_version") == "1.0":
+            app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _is_serving(self) -> bool:
@@ -301,6 +317,31 @@ class Server(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)
         else:
             self.transport.close()
+
+
+def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
+    """For a client of HTTP/1.0, which knows no transfer coding (RFC 9112 §6.1): an answer of unknown length ends with
+    the connection. One that breaks off ends with a reset, or it would look whole.
+    """
+    ends_it = False
+
+    async def plain(message: Message) -> None:
+        nonlocal ends_it
+        if message["type"] == "http.response.start":
+            ends_it = all(name != b"content-length" for name, _ in message["headers"])
+            if ends_it:
+                cycle.chunked_encoding = False
+        elif ends_it:
+            cycle.expected_content_length = len(message["body"])
+        await cycle.send(message)  # type: ignore[arg-type]
+
+    async def run(scope: Any, receive: Receive, send: Send) -> None:
+        await app(scope, receive, plain)
+        if ends_it and not cycle.response_complete and not cycle.transport.is_closing():
+            cycle.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            cycle.transport.abort()
+
+    return run
 
 
 def _too_large() -> Problem:

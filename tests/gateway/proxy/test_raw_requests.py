@@ -12,7 +12,8 @@ import re
 import pytest
 
 from gateway.proxy.fields import FORWARDED, HANDLED, HOP_BY_HOP
-from gateway.proxy.policies import HeaderEdits, Pair
+from gateway.proxy.policies import HeaderEdits, Mirror, Pair, Rewrite
+from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Running, Service, World, a_route
 
 GOOD = "Host: h\r\nX-API-Key: {key}\r\n"
@@ -298,6 +299,111 @@ async def test_an_absolute_target_that_names_no_host_is_refused(
 ) -> None:
     assert await heard(gateway, f"GET {target} HTTP/1.1\r\n{GOOD}\r\n") == MALFORMED
     assert not service.calls
+
+
+async def in_pieces(gateway: Running, text: str, *, cut: int) -> bytes:
+    """The answer to a request of which the first bytes come alone, which takes the long way; with `cut` 0 the whole
+    comes at once, which may take the short one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    data = text.replace("{key}", gateway.world.key).encode("latin-1")
+    if cut:
+        writer.write(data[:cut])
+        await eventually(lambda: any(each._unread for each in gateway.connections), what="the first bytes to arrive")
+    writer.write(data[cut:])
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return head
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        pytest.param("/orders#x", "h", 400, id="a fragment"),
+        pytest.param("/orders?a=b#x", "h", 400, id="a fragment behind a query"),
+        pytest.param("/orders#", "h", 400, id="an empty fragment"),
+        pytest.param("/orders/%23x", "h", 200, id="an escaped number sign"),
+        pytest.param("/orders", "h:65535", 200, id="the last port"),
+        pytest.param("/orders", "h:0", 200, id="a port that RFC 3986 allows"),
+        pytest.param("/orders", "h:", 200, id="an empty port"),
+        pytest.param("/orders", "h:65536", 400, id="a port too large"),
+        pytest.param("/orders", "h:99999", 400, id="a port far too large"),
+        pytest.param("/orders", "h:-1", 400, id="a negative port"),
+        pytest.param("/orders", "h:8o", 400, id="a port with a letter"),
+        pytest.param("/orders", "[::1]", 200, id="an IPv6 address"),
+        pytest.param("/orders", "[::1]:80", 200, id="an IPv6 address with a port"),
+        pytest.param("/orders", "[::1]:x", 400, id="an IPv6 address with a word for a port"),
+        pytest.param("/orders", "[:::]", 400, id="an IPv6 address that is none"),
+        pytest.param("/orders", "[1.2.3.4]", 400, id="an IPv4 address in brackets"),
+        pytest.param("/orders", "::1", 400, id="an IPv6 address without brackets"),
+    ],
+)
+async def test_target_and_host_are_judged_alike_on_both_ways(
+    gateway: Running, service: Service, target: str, host: str, status: int, cut: int
+) -> None:
+    text = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {{key}}\r\n\r\n"
+    assert int((await in_pieces(gateway, text, cut=cut))[9:12]) == status
+    assert [call.one("host") for call in service.calls] == ([host] if status == 200 else [])
+
+
+@pytest.mark.parametrize(("version", "via"), [("1.0", "1.0 anumate"), ("1.1", "1.1 anumate")])
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_via_says_in_which_version_a_request_came(
+    gateway: Running, service: Service, version: str, via: str, cut: int
+) -> None:
+    await in_pieces(gateway, f"GET /orders HTTP/{version}\r\n{GOOD}\r\n", cut=cut)
+    await in_pieces(gateway, f"GET /orders HTTP/{version}\r\n{GOOD}Via: 1.1 before\r\n\r\n", cut=cut)
+    assert [call.one("via") for call in service.calls] == [via, f"1.1 before, {via}"]
+    assert [call.line for call in service.calls] == ["GET / HTTP/1.1"] * 2
+
+
+async def test_a_request_that_names_no_host_gets_that_of_its_instance(world: World, service: Service) -> None:
+    mirrored, named = await world.service("copies"), await world.service("named")
+    world.publish(a_route(mirror=Mirror(service="copies")), a_route("named", "named", rewrite=Rewrite(host="inner")))
+    gateway = await world.gateway()
+    for path in ("/orders", "/named"):
+        assert (await heard(gateway, f"GET {path} HTTP/1.0\r\nX-API-Key: {{key}}\r\n\r\n"))[0] == 200
+    await eventually(lambda: mirrored.calls, what="the copy to arrive")
+    for each in (service, mirrored):
+        (call,) = each.calls
+        assert (call.line, call.one("host")) == ("GET / HTTP/1.1", f"127.0.0.1:{each.port}")
+        assert call.one("x-forwarded-for") == "127.0.0.1"
+        assert not call.all("x-forwarded-host")
+    assert named.calls[0].one("host") == "inner"
+
+
+async def test_an_absolute_target_names_the_host_where_http_1_0_has_no_field(
+    gateway: Running, service: Service
+) -> None:
+    lines = "\r\nX-API-Key: {key}\r\n\r\n"
+    assert (await heard(gateway, f"GET http://other:81/orders HTTP/1.0{lines}"))[0] == 200
+    assert await heard(gateway, f"GET http://other:81/orders HTTP/1.1{lines}") == MALFORMED
+    (call,) = service.calls
+    assert (call.one("host"), call.one("x-forwarded-host")) == ("other:81", "other:81")
+
+
+async def test_http_1_0_knows_no_interim_answer(gateway: Running, world: World, service: Service) -> None:
+    head = "POST /orders HTTP/{version}\r\n" + GOOD + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    for version, begin in (("1.0", b"HTTP/1.1 200 "), ("1.1", b"HTTP/1.1 100 ")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head.replace("{version}", version).replace("{key}", world.key).encode())
+        if version == "1.0":
+            await eventually(lambda: gateway.app.admission.whole.inside, what="the request to be read")
+            writer.write(b"ab")
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n")).startswith(begin)
+        writer.close()
+
+
+async def test_http_1_0_knows_no_other_protocol(gateway: Running, service: Service) -> None:
+    handshake = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    assert await heard(gateway, f"GET /orders HTTP/1.0\r\n{GOOD}{handshake}\r\n") == (200, "")
+    (call,) = service.calls
+    assert not call.all("upgrade")
 
 
 async def test_a_route_of_one_host_is_not_reached_by_way_of_another(world: World, service: Service) -> None:
