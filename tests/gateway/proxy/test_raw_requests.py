@@ -324,6 +324,7 @@ async def in_pieces(gateway: Running, text: str, *, cut: int) -> bytes:
         pytest.param("/orders?a=b#x", "h", 400, id="a fragment behind a query"),
         pytest.param("/orders#", "h", 400, id="an empty fragment"),
         pytest.param("/orders/%23x", "h", 200, id="an escaped number sign"),
+        pytest.param("/orders/..%c0%af..%c0%afadmin", "h", 400, id="slashes in overlong UTF-8"),
         pytest.param("/orders", "h:65535", 200, id="the last port"),
         pytest.param("/orders", "h:0", 200, id="a port that RFC 3986 allows"),
         pytest.param("/orders", "h:", 200, id="an empty port"),
@@ -345,6 +346,24 @@ async def test_target_and_host_are_judged_alike_on_both_ways(
     text = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {{key}}\r\n\r\n"
     assert int((await in_pieces(gateway, text, cut=cut))[9:12]) == status
     assert [call.one("host") for call in service.calls] == ([host] if status == 200 else [])
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("path", ["//orders", "/orders//", "///orders//7", "/./%2e//orders", "//-//livez"])
+async def test_more_slashes_do_not_get_round_a_rule(world: World, service: Service, path: str, cut: int) -> None:
+    world.publish(a_route(), a_route("open", path="/", auth_required=False, strip_prefix=False))
+    gateway = await world.gateway()
+    status = 200 if "livez" in path else 401
+    answer = await in_pieces(gateway, f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n", cut=cut)
+    assert (int(answer[9:12]), service.calls) == (status, [])
+
+
+async def test_more_slashes_are_passed_on_as_they_came(world: World, service: Service) -> None:
+    world.publish(a_route("any", path="/", strip_prefix=False))
+    gateway = await world.gateway()
+    for path in ("//orders", "/fetch/https://h/x", "/a//"):
+        assert (await heard(gateway, f"GET {path} HTTP/1.1\r\n{GOOD}\r\n"))[0] == 200
+        assert service.calls[-1].line == f"GET {path} HTTP/1.1"
 
 
 @pytest.mark.parametrize(("version", "via"), [("1.0", "1.0 anumate"), ("1.1", "1.1 anumate")])
