@@ -39,7 +39,7 @@ from gateway.proxy.limiter import Limiter
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
-from gateway.proxy.request import Header
+from gateway.proxy.request import Header, HeadLimits
 from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Rule
 from gateway.proxy.standing import Standing
@@ -78,6 +78,10 @@ class Gateway:
         self.guard = Guard(env, config.worker, left_out=self.balancer.left_out)
         self.admission = Admission(env.gateway_max_concurrent)
         self.connections = Connections(env.gateway_max_connections)
+        self.head_limits = HeadLimits(
+            *(env.gateway_max_url_bytes, env.gateway_max_header_bytes, env.gateway_max_headers),
+            env.gateway_head_seconds,
+        )
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
         self.standing = Standing(config.worker, self.node, self.live, self.admission, self.connections)

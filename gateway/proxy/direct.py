@@ -47,6 +47,7 @@ class Direct:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.now = gateway.now
+        self._limits = gateway.head_limits
         self.relays: set[Relay] = set()
         self._known: dict[bytes, Known] = {}
         self._known_under: tuple[object, object] = (None, None)
@@ -60,7 +61,7 @@ class Direct:
         known = self._recall(data, here)
         if known is not None:
             return self._take_again(here, known, Exchange.like(known.x, client.link, now), client)
-        request = read_request(data)
+        request = read_request(data, self._limits)
         if request is None:
             return False
         x = Exchange.of_request(request, client.link, now)

@@ -41,7 +41,7 @@ class RequestPath(NamedTuple):
 
 
 # Anything but plain visible ASCII, and what only a closer look can judge: escapes, backslashes, dot and empty segments.
-_SUSPECT = re.compile(rb"[^!\"$-\[\]-~]|%|/[./]").search
+_SUSPECT = re.compile(rb"[^!\"$&-\[\]-~]|/[./]").search
 # The last ones are how overlong UTF-8 begins (RFC 3629 §10), in which old decoders read a slash or a dot.
 _REFUSED = re.compile(
     rb"[^!\"$-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;|%c[01]|%e0%[89]|%f[08c]%8", re.IGNORECASE

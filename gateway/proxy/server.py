@@ -20,14 +20,9 @@ from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
 from gateway.proxy.fields import VIA
 from gateway.proxy.forwarder import Message, Receive, Send
-from gateway.proxy.request import URL_LIMIT, Header, encoded
+from gateway.proxy.request import USUAL, Header, HeadLimits, encoded
 
 VERSIONS: Final = ("1.1", "1.0")
-FIELDS_LIMIT: Final = 32 * 1024
-"""Bytes of all header fields together, as they are on the wire."""
-FIELDS_COUNT: Final = 100
-UNREAD_LIMIT: Final = URL_LIMIT + FIELDS_LIMIT + 1024
-"""Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must end."""
 LINGER_SECONDS: Final = 1.0
 """For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
 LAST_SECONDS: Final = 1.5
@@ -52,8 +47,6 @@ logger.addFilter(_is_news)
 class Server(HttpToolsProtocol):
     """One connection of a client."""
 
-    head_seconds = 10.0
-    """For a request's head, from its first byte on."""
     write_seconds = 60.0
     """A client that is slow to read takes at least a byte of its answer within so long."""
     log = logger
@@ -63,6 +56,7 @@ class Server(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = self.log
+        self._limits: HeadLimits = getattr(self.app, "head_limits", USUAL)
         self._unread = 0  # bytes since the parser last gave something out; above 0 from a head's first byte to its last
         self._field_bytes = 0
         self._in_body = False
@@ -107,13 +101,13 @@ class Server(HttpToolsProtocol):
         self._unread += len(data)
         self._feed(data)
         if self._unread and not self._in_body:
-            if self._unread > UNREAD_LIMIT:
-                self._refuse(_too_large())
+            if self._unread > self._limits.unread:
+                self._refuse(self._too_large())
             elif self._head_timer is None and not self._closing:
-                self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+                self._head_timer = self.loop.call_later(self._limits.seconds, self._head_took_too_long)
         elif self._head_timer is not None:
             self._stop_head_timer()
-        elif self._unread > UNREAD_LIMIT:
+        elif self._unread > self._limits.unread:
             self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
 
     def _feed(self, data: bytes) -> None:
@@ -157,15 +151,15 @@ class Server(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > URL_LIMIT:
-            self._reject(Problem("uri_too_long", f"The address is over {URL_LIMIT} bytes long."))
+        if len(self.url) > self._limits.url:
+            self._reject(Problem("uri_too_long", f"The address is over {self._limits.url} bytes long."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
             return  # a trailer, which must not pass for one of the head's fields
         self._field_bytes += len(name) + len(value) + 4  # colon, space and line end
-        if self._field_bytes > FIELDS_LIMIT or len(self.headers) >= FIELDS_COUNT:
-            self._reject(_too_large())
+        if self._field_bytes > self._limits.field_bytes or len(self.headers) >= self._limits.fields:
+            self._reject(self._too_large())
         name, value = name.lower(), value.strip(b" \t")  # RFC 9112 §5.1; the parser leaves what is behind
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -224,9 +218,15 @@ class Server(HttpToolsProtocol):
     def _head_took_too_long(self) -> None:
         self._head_timer = None
         if self._is_serving():  # its next request was not even looked for meanwhile
-            self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+            self._head_timer = self.loop.call_later(self._limits.seconds, self._head_took_too_long)
             return
-        self._refuse(Problem("request_timeout", f"The head of the request took over {self.head_seconds:g} s to come."))
+        detail = f"The head of the request took over {self._limits.seconds:g} s to come."
+        self._refuse(Problem("request_timeout", detail))
+
+    def _too_large(self) -> Problem:
+        limits = self._limits
+        detail = f"The header fields are over {limits.field_bytes} bytes, or more than {limits.fields}."
+        return Problem("headers_too_large", detail)
 
     # Who does not read
 
@@ -342,9 +342,3 @@ def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
             cycle.transport.abort()
 
     return run
-
-
-def _too_large() -> Problem:
-    return Problem(
-        "headers_too_large", f"The header fields are over {FIELDS_LIMIT} bytes, or more than {FIELDS_COUNT}."
-    )
