@@ -59,6 +59,7 @@ class Standing:
             ("table_revision", "Revision of the routing table that is served.", self._live.current.revision),
             ("requests_in_flight", "Requests under way, WebSockets included.", self._admission.whole.inside),
             ("connections", "Connections of clients that are open.", len(self._connections.open)),
+            ("tls_handshakes", "Connections that have yet to agree on TLS.", len(self._connections.knocking)),
         )
         lines: list[str] = []
         for name, meaning, value in gauges:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gateway.proxy import connections
 from gateway.proxy.request import USUAL
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, Service, World
+from tests.gateway.proxy.test_upstream_tls import Authority
 
 
 def request_of(world: World, path: str = "/orders", more: str = "", method: str = "GET") -> bytes:
@@ -166,6 +170,95 @@ async def test_who_connects_and_says_nothing_is_not_kept(world: World, service: 
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     async with asyncio.timeout(5):
         assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.fixture
+def https(tmp_path: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """Options of a server that has a certificate, and what its clients need."""
+    authority = Authority()
+    identity = authority.identity("127.0.0.1")
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    certificate.write_text(identity.certificate)
+    key.write_text(identity.key)
+    options = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    return options, ssl.create_default_context(cadata=authority.certificate)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n\r\n"])
+async def test_who_does_not_agree_on_tls_is_not_kept(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext], said: bytes
+) -> None:
+    gateway = await world.gateway(https[0], gateway_head_seconds=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(said)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert b"HTTP" not in await reader.read()
+    writer.close()
+    await eventually(lambda: not gateway.app.connections.knocking, what="the connection to be let go of")
+    assert not gateway.connections
+
+
+async def test_connections_that_have_yet_to_agree_on_tls_are_counted(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LINGERING", 1)
+    gateway = await world.gateway(https[0], gateway_max_connections=2)
+    await gateway.knows("orders", 1)
+    held = gateway.app.connections
+    silent = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+    await eventually(lambda: len(held.knocking) == 3, what="those that say nothing to be there")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    for _, each in silent:
+        each.close()
+    await eventually(lambda: not held.knocking, what="them to be gone")
+
+    there = []
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=https[1])
+        writer.write(request_of(world))
+        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+        there.append(writer)
+    assert (len(held.open), len(held.knocking)) == (2, 0)
+    assert [call.one("x-forwarded-proto") for call in service.calls] == ["https", "https"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=https[1])
+    async with asyncio.timeout(5):
+        assert problem_in(await reader.read()) == (503, "overloaded")
+    for each in (*there, writer):
+        each.close()
+    await eventually(lambda: not held.open, what="all to be gone")
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext]
+) -> None:
+    gateway = await world.gateway(https[0])
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    heard, said = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = https[1].wrap_bio(heard, said, server_hostname="127.0.0.1")
+    answer = b""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(said.read())
+                heard.write(await reader.read(65536))
+        client.write(request_of(world))
+        writer.write(said.read())
+        while not answer.endswith(b"\r\n\r\nok"):
+            heard.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while True:
+                    answer += client.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
     writer.close()
 
 
