@@ -20,7 +20,8 @@ from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
 from gateway.proxy.fields import VIA
 from gateway.proxy.forwarder import Message, Receive, Send
-from gateway.proxy.request import USUAL, Header, HeadLimits, encoded
+from gateway.proxy.options import AS_A_WHOLE
+from gateway.proxy.request import USUAL, Header, HeadLimits, encoded, host_name
 
 VERSIONS: Final = ("1.1", "1.0")
 LINGER_SECONDS: Final = 1.0
@@ -174,27 +175,38 @@ class Server(HttpToolsProtocol):
         if b"#" in self.url:  # uvicorn would drop what is behind
             self._reject(Problem("malformed_request", "The request target has a fragment."))
         if self.url[:1] != b"/":
-            self._take_absolute_target(version)
+            self._take_target(version)
         if version == "1.0":
             self.expect_100_continue = False  # its client does not know that answer (RFC 9110 §10.1.1)
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False
 
-    def _take_absolute_target(self, version: str) -> None:
-        """The target's host counts, not the Host field's (RFC 9112 §3.2.2), which only HTTP/1.0 may leave out. Two
-        fields stay two, to be refused.
+    def _take_target(self, version: str) -> None:
+        """One that is no path: `*`, or an address, whose host counts, and not the Host field's (RFC 9112 §3.2.2). That
+        has to be a good one all the same, and only HTTP/1.0 may leave it out. Two fields stay two, to be refused.
         """
+        asks_for_options = self.parser.get_method() == b"OPTIONS"
+        if asks_for_options and self.url == b"*":
+            self.url = AS_A_WHOLE.encode()
+            return
         found = _ABSOLUTE(self.url)
         if found is None:
             self._reject(Problem("malformed_request", "The request target is neither a path nor an address of HTTP."))
             return
         hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
         if len(hosts) == 1:
+            try:
+                host_name(self.headers[hosts[0]][1])
+            except Problem as problem:
+                self._reject(problem)
             self.headers[hosts[0]] = b"host", found[1]
         elif not hosts and version == "1.0":
             self.headers.append((b"host", found[1]))
-        self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
+        if asks_for_options and not found[2]:  # §3.2.4
+            self.url = AS_A_WHOLE.encode()
+        else:
+            self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

@@ -425,6 +425,28 @@ async def test_http_1_0_knows_no_other_protocol(gateway: Running, service: Servi
     assert not call.all("upgrade")
 
 
+@pytest.mark.parametrize(
+    "fields", ["Host: a b\r\n", "Host: a@b\r\n", "Host: a:99999\r\n", "Host:\r\n", "Host: a\r\n" * 2]
+)
+async def test_an_absolute_target_makes_no_good_host_of_a_bad_one(
+    gateway: Running, service: Service, fields: str
+) -> None:
+    """RFC 9112 §3.2: whatever the target is."""
+    assert await heard(gateway, f"GET http://h/orders HTTP/1.1\r\n{fields}X-API-Key: {{key}}\r\n\r\n") == MALFORMED
+    assert not service.calls
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(("target", "status"), [("*", 204), ("http://h", 204), ("http://h/", 404), ("http://h?x", 404)])
+async def test_options_of_the_gateway_as_a_whole_may_be_asked_for_in_both_forms(
+    gateway: Running, target: str, status: int, version: str
+) -> None:
+    """RFC 9112 §3.2.4: an address without a path means `*`."""
+    answer = await in_pieces(gateway, f"OPTIONS {target} HTTP/{version}\r\nHost: h\r\n\r\n", cut=0)
+    assert int(answer[9:12]) == status
+    assert (b"allow: GET, HEAD" in answer) is (status == 204)
+
+
 async def test_a_route_of_one_host_is_not_reached_by_way_of_another(world: World, service: Service) -> None:
     world.publish(a_route(hosts=("h",)))
     gateway = await world.gateway()
