@@ -53,7 +53,7 @@ def _passed(status: int, fields: Sequence[Header]) -> list[Header]:
             said = header[1].lower()
             connection = said if connection is None else connection + b"," + said
     if connection is not None and connection not in ORDINARY_CONNECTION:
-        hop = nominated(connection)
+        hop = nominated(connection) - {b"content-length"}  # without which the client could not tell where it ends
         passed = [header for header in passed if header[0] not in hop]
     if status in (204, 304):
         # Either may name the length of a body that does not come, over which a server stumbles.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anumate.lib.problem import Problem
 from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
-from gateway.proxy.request import Fields, Header, Link, Request, host_name
+from gateway.proxy.request import LENGTH_DIGITS, Fields, Header, Link, Request, host_name
 
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
@@ -195,7 +195,7 @@ class Exchange:
                 raise Problem("malformed_request", "The only transfer coding taken is chunked, from HTTP/1.1 on.")
             self.has_body = True
         elif length is not None:
-            if not length.isdigit():
+            if not length.isdigit() or len(length) > LENGTH_DIGITS:
                 raise Problem("malformed_request", "Content-Length is not one whole number.")
             self.content_length = length
             self.has_body = int(length) > 0

@@ -22,6 +22,9 @@ BLOCK_LIMIT: Final = 4 * 1024
 """Bytes of header fields that are worth to be remembered, and with that the memory it takes: this times `BLOCKS`."""
 BLOCKS: Final = 1024
 
+LENGTH_DIGITS: Final = 19
+"""So many a Content-Length may have: Python reads no number of thousands of digits, and nobody needs leading zeros."""
+
 _HOST = re.compile(r"(\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9._-]{1,253}?)\.?(?::([0-9]{0,5}))?").fullmatch
 _HEAD = re.compile(
     rb"(GET|POST|PUT|DELETE|PATCH) (/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))? HTTP/1\.1\r\n"

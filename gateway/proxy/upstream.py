@@ -17,6 +17,7 @@ import httptools
 from anumate.lib import clock
 from gateway.proxy.answer import Answer, read_answer
 from gateway.proxy.policies import RetryOn
+from gateway.proxy.request import LENGTH_DIGITS
 from gateway.proxy.tls import Secure
 from registry.live.addresses import resolve
 
@@ -355,15 +356,16 @@ class Connection(asyncio.Protocol):
             return
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         # A coding in HTTP/1.0 makes the framing faulty (RFC 9112 §6.1).
+        lengths = [value for name, value in self.headers if name == b"content-length"]
         faulty = codings not in ([], [b"chunked"]) or (codings and version == "1.0")
-        if status > 599 or faulty or self._has_illegal_value():
-            self.error = Malformed("Its status, a field value or its transfer coding is not acceptable.")
+        if status > 599 or faulty or any(len(each) > LENGTH_DIGITS for each in lengths) or self._has_illegal_value():
+            self.error = Malformed("Its status, a field value, its length or its transfer coding is not acceptable.")
             return
         self.status = status
         self.answer = Answer(status, self.headers, version)
         self.answered = True
         self.keep_alive = self._parser.should_keep_alive()
-        self.sized = not codings and any(name == b"content-length" for name, _ in self.headers)
+        self.sized = bool(lengths) and not codings
         if self._bodiless or status in (204, 304):
             self.complete = True
         else:

@@ -61,6 +61,11 @@ async def heard(gateway: Running, method: str = "GET") -> tuple[int, bytes, bool
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 1_0\r\n\r\n", BAD, id="a length with an underscore"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", BAD, id="a length too large"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\n", BAD, id="an empty length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: " + b"0" * 5000 + b"\r\n\r\n",
+            BAD,
+            id="a length with more digits than Python reads",
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n", BAD, id="chunked, but not last"),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n", BAD, id="an unknown coding"),
         pytest.param(
@@ -157,6 +162,14 @@ async def test_a_truncated_answer_never_looks_whole(gateway: Running, service: S
     service.handler = handler
     status, body, whole = await heard(gateway)
     assert (status, whole) in [(200, False), (502, True)], body
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])  # the short way, once there is a connection, and the long one
+async def test_an_instance_cannot_nominate_its_length_away(gateway: Running, service: Service, method: str) -> None:
+    service.answers(b"HTTP/1.1 200 OK\r\nconnection: content-length, x\r\nx: y\r\ncontent-length: 2\r\n\r\nok")
+    for _ in range(2):
+        answer = await gateway.client.request(method, "/orders")
+        assert (answer.headers["content-length"], answer.text, "x" in answer.headers) == ("2", "ok", False)
 
 
 CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"

@@ -83,6 +83,11 @@ async def heard(gateway: Running, text: str) -> tuple[int, str]:
             id="a length that overflows",
         ),
         pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + f"Content-Length: {'0' * 5000}1\r\n\r\na",
+            MALFORMED,
+            id="a length with more digits than Python reads",
+        ),
+        pytest.param(
             "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
             MALFORMED,
             id="the same length twice",
