@@ -12,6 +12,7 @@ says nothing about the time after.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -145,8 +146,11 @@ class Snapshot:
     consecutive_failures: int
     reopened: int = 0
     trials_out: int = 0
+    trials_good: int = 0
     recovered: bool = False
     """It is closed because trials of its own were good."""
+    relapsed: bool = False
+    """It is open because trials of its own were bad."""
 
     @property
     def failure_rate(self) -> float:
@@ -168,20 +172,22 @@ class CircuitBreaker:
         "_out",
         "_out_since",
         "_reason",
-        "_recovered",
         "_reopened",
         "_since",
         "_state",
         "_successes",
+        "_tried",
+        "_waited",
         "_window",
         "generation",
-        "may_try",
         "policy",
+        "try_until",
     )
     _state: State
     _forced: bool
     _exceeded: bool
-    _recovered: bool
+    _tried: bool
+    _waited: bool
     _consecutive: int
     _successes: int
     _out: int
@@ -191,8 +197,8 @@ class CircuitBreaker:
     ) -> None:
         self.policy = policy or BreakerPolicy()
         self.generation = 0
-        self.may_try = True
-        """False keeps it open though the wait is over: somebody else tries, who shares its fate."""
+        self.try_until = math.inf
+        """From then on no trial is let through, though the wait is over: somebody else may try, who shares its fate."""
         self._listener: Listener | None = None
         self._window = self.policy.new_window()
         self._reopened = 0
@@ -207,7 +213,8 @@ class CircuitBreaker:
         if state == "closed":
             return self.generation
         # When a policy with fewer trials came while it is half-open, one more good trial closes it.
-        if state == "open" or self._out >= max(self.policy.half_open_calls - self._successes, 1):
+        most = max(self.policy.half_open_calls - self._successes, 1)
+        if state == "open" or self._out >= most or now >= self.try_until:
             self._tell("refused", now, self._reason)
             return None
         if not self._out:
@@ -234,6 +241,17 @@ class CircuitBreaker:
             if counted:
                 self._judge_trial(outcome is _FAILURE, slow, now, draw)
 
+    def blame(self, ticket: int, now: float, draw: float = MIDDLE) -> None:
+        """The call that `ticket` was given for was settled as good, and failed after all."""
+        closed_by_it = self._tried and self._state == "closed" and ticket == self.generation - 1
+        if ticket != self.generation and not closed_by_it:
+            return
+        self._tell("failure", now)
+        if self._state == "closed":
+            self._count(True, False, now, draw)
+        else:
+            self._judge_trial(True, False, now, draw)
+
     def force(self, action: Literal["open", "close", "reset"], now: float, reason: str = "") -> None:
         """What an operator wants: held open, held closed, or closed afresh and automatic again."""
         self._reopened = 0
@@ -257,7 +275,7 @@ class CircuitBreaker:
 
     def retry_in(self, now: float) -> float:
         """Seconds until a refused call may be tried again; 0 when it may now or nobody can say."""
-        if self._state != "open" or self._forced:
+        if self._state != "open" or self._forced or self._waited:
             return 0.0
         return max(0.0, self._since + self.policy.open_wait(self._reopened, self._draw) - now)
 
@@ -277,7 +295,9 @@ class CircuitBreaker:
             consecutive_failures=self._consecutive,
             reopened=self._reopened,
             trials_out=self._out,
-            recovered=self._recovered,
+            trials_good=self._successes,
+            recovered=self._tried and self._state == "closed",
+            relapsed=self._tried and self._state == "open",
         )
 
     def _wake(self, now: float, draw: float) -> State:
@@ -292,7 +312,11 @@ class CircuitBreaker:
             end = self._out_since + policy.half_open_seconds
             if now >= end:
                 self._reopen(end, f"{self._out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
-        if self._state == "open" and self.may_try and now >= self._since + policy.open_wait(self._reopened, self._draw):
+        if now >= self.try_until:
+            if self._state == "half_open" and not self._out:  # trials that are out may still decide
+                self._become("open", now, "Another may try now.")
+                self._waited = True
+        elif self._state == "open" and not self.retry_in(now):
             self._become("half_open", now, "It was open long enough.")
         return self._state
 
@@ -303,7 +327,7 @@ class CircuitBreaker:
         self._successes += 1
         if self._successes >= self.policy.half_open_calls:
             self._become("closed", now, f"{self._successes} trial calls succeeded.")
-            self._recovered = True
+            self._tried = True
 
     def _count(self, failed: bool, slow: bool, now: float, draw: float) -> None:
         window = self._window
@@ -332,6 +356,7 @@ class CircuitBreaker:
     def _reopen(self, now: float, reason: str, draw: float) -> None:
         self._reopened += 1
         self._become("open", now, reason, draw=draw)
+        self._tried = True
 
     def _become(self, state: State, now: float, reason: str, *, forced: bool = False, draw: float = MIDDLE) -> None:
         self._state = state
@@ -339,7 +364,8 @@ class CircuitBreaker:
         self._reason = reason
         self._forced = forced
         self._draw = draw
-        self._recovered = False
+        self._tried = False
+        self._waited = False
         self._consecutive = 0
         self._successes = 0
         self._out = 0

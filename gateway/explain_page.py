@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django import forms
@@ -21,7 +22,8 @@ from registry.forms import PairsField
 from registry.models import Member, Tenant
 from registry.tenant_admin import tenants_with
 
-MOST_VERDICTS = 50
+_SECRET: Final = re.compile(r"\s*(authorization|x-api-key)\s*:", re.IGNORECASE).match
+MOST_VERDICTS: Final = 50
 """Routes that the page tells about; the API tells about all."""
 
 
@@ -38,13 +40,17 @@ class ExplainForm(forms.Form):
         widget=UnfoldAdminTextInputWidget,
         help_text="https://shop.example/orders?x=1, or only /orders.",
     )
-    headers = PairsField(rule=rules.check_header, label="Header fields", help_text="Name: value, one a line.")
+    headers = PairsField(
+        rule=rules.check_field,
+        label="Header fields",
+        help_text="Name: value, one a line. A key or a token among them is judged, and is not kept.",
+    )
     key = forms.CharField(
         max_length=100,
         required=False,
         label="API key",
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
-        help_text="Its public id will do; without it, the key among the header fields counts. It is not kept.",
+        help_text="Its public id will do; without it, the key or token among the header fields counts. It is not kept.",
     )
     source = forms.GenericIPAddressField(
         required=False,
@@ -96,6 +102,12 @@ class ExplainForm(forms.Form):
             self.add_error("address", problem.detail)
             return None
 
+    def forget(self) -> None:
+        """Keep the secrets among the header fields out of the page that shows the form again."""
+        if self.is_bound:
+            lines = str(self.data.get("headers", "")).splitlines()
+            self.data = {**dict(self.data.items()), "headers": "\n".join(line for line in lines if not _SECRET(line))}
+
 
 def explain_page(site: AdminSite, request: HttpRequest) -> TemplateResponse:
     """The form, and below it what it was asked. Asked by POST: a key has no place in an address."""
@@ -105,6 +117,7 @@ def explain_page(site: AdminSite, request: HttpRequest) -> TemplateResponse:
         said = {name: request.GET[name] for name in ("tenant", "address") if name in request.GET}
         form = ExplainForm(request, initial=said)
     found = form.explained() if form.is_bound else None
+    form.forget()
     context = {
         **site.each_context(request),
         "title": "Explain a request",

@@ -200,7 +200,9 @@ class Upstream(Documented):
     )
     outlier = document("An instance that keeps failing is left out for a while.")
     concurrent = models.PositiveIntegerField(
-        default=0, validators=[MaxValueValidator(1_000_000)], help_text="Requests at once, in one worker. 0: no limit."
+        default=0,
+        validators=[MaxValueValidator(1_000_000)],
+        help_text="Requests at once in each worker of the gateway; they do not count together. 0: no limit.",
     )
     addresses = models.JSONField(
         default=list, blank=True, help_text="Where it is reached, in place of what the registry knows."

@@ -7,10 +7,17 @@ from typing import Any
 from rest_framework import serializers
 
 from gateway.control import rules
-from gateway.serializers import PairSerializer, TargetSerializer
-from registry.serializers import Strict, Text, checked
+from gateway.serializers import TargetSerializer
+from registry.serializers import Part, Strict, Text, checked
 
-OF_KEY = "An API key, or its public id. Without it, the key counts that is among the headers or in the query."
+OF_KEY = "An API key, or its public id. Without it, the key or token counts that is among the headers or in the query."
+
+
+class FieldSerializer(Part):
+    """A header field as a request may bring it: a token is longer than what a route can ask for."""
+
+    name = Text(max_length=200)
+    value = Text(max_length=rules.MOST_OF_A_FIELD, allow_blank=True, trim_whitespace=False)
 
 
 class ExplainSerializer(Strict):
@@ -19,13 +26,13 @@ class ExplainSerializer(Strict):
     method = Text(max_length=32, default="GET", validators=[rules.check_method_name])
     host = Text(max_length=260, default="", allow_blank=True)
     path = Text(max_length=8000, default="/", help_text="With its query string, if any.")
-    headers = PairSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
+    headers = FieldSerializer(many=True, default=list, max_length=rules.MOST)  # type: ignore[call-arg]  # of the list
     key = Text(max_length=100, default="", allow_blank=True, write_only=True, help_text=OF_KEY)
     address = serializers.IPAddressField(default="", allow_blank=True, help_text="Where the request comes from.")
 
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
         for pair in headers:
-            checked(rules.check_header, pair["name"], pair["value"])
+            checked(rules.check_field, pair["name"], pair["value"])
         return headers
 
 
@@ -57,9 +64,11 @@ class AdmissionSerializer(serializers.Serializer[Any]):
     auth_required = serializers.BooleanField()
     methods = serializers.ListField(child=serializers.CharField())
     scopes = serializers.ListField(child=serializers.CharField())
-    admitted = serializers.BooleanField(allow_null=True, help_text="null where there is no key to judge.")
+    admitted = serializers.BooleanField(allow_null=True, help_text="null where there is nobody to judge.")
     sentence = serializers.CharField()
     code = serializers.CharField(allow_null=True, help_text="Of the refusal.")
+    consumer = serializers.CharField(allow_null=True, help_text="Who may: a key's public id or a token's subject.")
+    issuer = serializers.CharField(allow_null=True, help_text="Of the token.")
 
 
 class LimitInForceSerializer(serializers.Serializer[Any]):
@@ -156,6 +165,7 @@ class WorkerFiguresSerializer(serializers.Serializer[Any]):
     worker = serializers.CharField()
     table_revision = serializers.IntegerField(help_text="Of the routing table that it serves; 0: none yet.")
     table_lag = serializers.IntegerField(help_text="Revisions that it is behind what is published.")
+    skipped = serializers.IntegerField(help_text="Of the table, what it cannot serve; explain says why. At most 100.")
 
 
 class GatewayFiguresSerializer(TrafficFiguresSerializer):

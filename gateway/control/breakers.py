@@ -35,6 +35,17 @@ from registry.services.changes import Actor
 
 SUFFIX: Final = "-circuit"
 
+# KEYS: what operators want. ARGV: the field, the generation, the body. Answers whether it is in force; a word that is
+# as young already is not overwritten, for workers may have adopted it.
+_PUT: Final = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+local read, force = pcall(cjson.decode, known or '')
+local last = read and type(force) == 'table' and tonumber(force.generation) or 0
+if last >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+
 _WORST_FIRST: Final[tuple[State, ...]] = ("open", "half_open", "closed")
 _PAST: Final = {"open": "opened", "close": "closed", "reset": "reset"}
 
@@ -99,17 +110,30 @@ def left_out_of(tenant: str, service: str) -> dict[str, list[LeftOut]]:
     Raises:
         redis.ConnectionError and its like: the store is away.
     """
-    client = connect(settings.REDIS_URL)
-    try:
-        reports = worker_reports(client)
-    finally:
-        client.close()
     found: dict[str, list[LeftOut]] = {}
-    for report in reports:
+    for report in _reports():
         for each in report.left_out:
             if (each.tenant, each.service) == (tenant, service):
                 found.setdefault(each.instance, []).append(each)
     return found
+
+
+def skipped_of(tenant: str) -> list[str]:
+    """What workers cannot serve of the tenant's rows though it was published, in a sentence each.
+
+    Raises:
+        redis.ConnectionError and its like: the store is away.
+    """
+    said = (each.sentence for report in _reports() for each in report.skipped if each.tenant == tenant)
+    return list(dict.fromkeys(said))
+
+
+def _reports() -> list[WorkerReport]:
+    client = connect(settings.REDIS_URL)
+    try:
+        return worker_reports(client)
+    finally:
+        client.close()
 
 
 def merge(reports: Iterable[BreakerReport], services: Iterable[str] = ()) -> list[Breaker]:
@@ -168,17 +192,36 @@ def force(actor: Actor, tenant: Tenant, name: str, action: Action, *, reason: st
     service = breaker_of(tenant, name).service
     about = Service.objects.filter(tenant=tenant, name=service).select_related("tenant").first()
     client = connect(settings.REDIS_URL)
+    field, in_force = f"{tenant.name}/{service}", False
     try:
-        # The store's clock numbers the generations: it goes on growing when the store was wiped, a counter would not.
-        seconds, micros = client.time()
-        generation = seconds * 1_000_000 + micros
-        wanted = Force(action, generation, actor.name, reason, seconds)
-        with transaction.atomic():  # in force only with its audit row, and no row of what never was in force
-            note(
-                actor, f"breaker {_PAST[action]}", about or tenant, reason=reason, after=msgspec.structs.asdict(wanted)
-            )
-            client.hset(FORCE, f"{tenant.name}/{service}", msgspec.json.encode(wanted))
-        client.publish(FORCE_CHANNEL, f"{tenant.name}/{service}")
+        while not in_force:
+            generation, now = _next_generation(client, field)
+            wanted = Force(action, generation, actor.name, reason, now)
+            with transaction.atomic():  # in force only with its audit row, and no row of what never was in force
+                note(
+                    actor,
+                    f"breaker {_PAST[action]}",
+                    about or tenant,
+                    reason=reason,
+                    after=msgspec.structs.asdict(wanted),
+                )
+                in_force = bool(client.eval(_PUT, 1, FORCE, field, str(wanted.generation), msgspec.json.encode(wanted)))
+                transaction.set_rollback(not in_force)  # another operator was faster
+        client.publish(FORCE_CHANNEL, field)
     finally:
         client.close()
     return Forced(name, service, action, generation)
+
+
+def _next_generation(client: redis.Redis, field: str) -> tuple[int, int]:
+    """A number above the last word's, and the store's time in seconds.
+
+    It comes of the store's clock, so it goes on growing when the store was wiped; a counter would not.
+    """
+    seconds, micros = client.time()
+    known = client.hget(FORCE, field)
+    try:
+        last = msgspec.json.decode(known, type=Force).generation if known else 0
+    except msgspec.MsgspecError:
+        last = 0
+    return max(seconds * 1_000_000 + micros, last + 1), seconds

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from anumate.lib.problem import KINDS, Problem
 from anumate.lib.redis import UNAVAILABLE
-from gateway.control.breakers import left_out_of
+from gateway.control.breakers import left_out_of, skipped_of
 from gateway.control.callers import Admission, judged
 from gateway.control.compile import compile_table
 from gateway.models import Upstream
@@ -108,48 +108,85 @@ def explain(
     except Problem as problem:
         if problem.code != "method_not_allowed":
             raise
-        return Explanation(tenant, None, problem.detail, None, (), [], [], problem.status, problem.code)
-    named = host or any(name.lower() == "host" for name, _ in headers)
+        return _refused(tenant, problem)
+    named = host or next((value for name, value in headers if name.lower() == "host"), "")
     if named and host_owner()(x.host) != tenant:
-        sentence = f"Requests for {x.host} do not come to tenant {tenant}."
-        return Explanation(tenant, None, sentence, None, (), [], [], 404, "route_not_found")
+        return _refused(tenant, Problem("route_not_found", f"Requests for {x.host} do not come to tenant {tenant}."))
     compiled = compile_table(0)
     router = Router(compiled.table)
-    request = (tenant, x.host, method, x.path.matched, x.fields.all, x.query)
-    verdicts = router.explain(*request)
-    skipped = [str(each) for each in compiled.skipped if each.tenant == tenant]
+    seen = _Seen(
+        verdicts=router.explain(tenant, x.host, method, x.path.matched, x.fields.all, x.query),
+        skipped=[*(str(each) for each in compiled.skipped if each.tenant == tenant), *_skipped_by_workers(tenant)],
+    )
     try:
         if own := _own_answer(x, router, tenant):
-            return Explanation(tenant, None, own.sentence, None, (), _untaken(verdicts), skipped, own.status)
-        if is_loop(x.known.get(b"via", b"")):
-            raise Problem("loop_detected", "The request has been through this gateway before.")
-        rule = router.match(*request)
-        seen = rule.rewriting.path(x.path)
-        address_of_redirect = _redirect(rule, x)
-        if x.handshake is not None and address_of_redirect is None:
-            require_websockets(rule.route)
+            return _answered(tenant, own, seen)
+        rule = _matched(x, router, tenant)
     except Problem as problem:
         if problem.code == "route_not_found" and x.path.matched == "/" and method in ("GET", "HEAD"):
-            return Explanation(tenant, None, _ABOUT, None, (), verdicts, skipped, 200)
-        untaken = _untaken(verdicts)
-        return Explanation(tenant, None, problem.detail, None, (), untaken, skipped, problem.status, problem.code)
-    route = rule.route
-    admission, client = judged(route, x, key)
-    status = KINDS[admission.code].status if admission.code else route.redirect.status or None
+            return _answered(tenant, _Own(200, _ABOUT), seen)
+        return _refused(tenant, problem, seen)
+    return _taken(rule, x, named, key, compiled.table, seen)
+
+
+def _skipped_by_workers(tenant: str) -> list[str]:
+    try:
+        return skipped_of(tenant)
+    except UNAVAILABLE:
+        return []
+
+
+class _Seen(NamedTuple):
+    """What the routes say to the request, and those that are left out."""
+
+    verdicts: list[Explained]
+    skipped: list[str]
+
+
+def _matched(x: Exchange, router: Router, tenant: str) -> Rule:
+    """The rule that takes the request.
+
+    Raises:
+        Problem: as the data plane.
+    """
+    if is_loop(x.known.get(b"via", b"")):
+        raise Problem("loop_detected", "The request has been through this gateway before.")
+    rule = router.match(tenant, x.host, x.method, x.path.matched, x.fields.all, x.query)
+    x.target = rule.rewriting.path(x.path)
+    if x.handshake is not None and not rule.route.redirect.status:
+        require_websockets(rule.route)
+    return rule
+
+
+def _refused(tenant: str, problem: Problem, seen: _Seen | None = None) -> Explanation:
+    return _answered(tenant, _Own(problem.status, problem.detail, problem.code), seen or _Seen([], []))
+
+
+def _answered(tenant: str, own: _Own, seen: _Seen) -> Explanation:
+    """No route gets it."""
     return Explanation(
-        tenant=tenant,
+        tenant, None, own.sentence, None, (), _untaken(seen.verdicts), seen.skipped, own.status, own.code
+    )
+
+
+def _taken(rule: Rule, x: Exchange, host: str, key: str, table: RoutingTable, seen: _Seen) -> Explanation:
+    route = rule.route
+    redirect = _redirect(rule, x)  # before the request's key is cut off
+    admission, client = judged(route, x, key)
+    return Explanation(
+        tenant=route.tenant,
         route=route.name,
-        sentence=next(verdict.sentence for verdict in verdicts if verdict.takes_it),
-        upstream_path=None if route.redirect.status else seen,
+        sentence=next(verdict.sentence for verdict in seen.verdicts if verdict.takes_it),
+        upstream_path=None if redirect else x.target,
         targets=route.targets,
-        verdicts=verdicts,
-        skipped=skipped,
-        status=status,
+        verdicts=seen.verdicts,
+        skipped=seen.skipped,
+        status=KINDS[admission.code].status if admission.code else route.redirect.status or None,
         code=admission.code,
         upstream_host=route.rewrite.host or host,
-        redirect=address_of_redirect,
+        redirect=redirect,
         admission=admission,
-        rate_limits=_rate_limits(compiled.table, route, client),
+        rate_limits=_rate_limits(table, route, client),
         policies=_policies(route),
         destinations=list(_destinations(route, x.fields.all)),
     )
@@ -180,6 +217,7 @@ def _exchange(method: str, host: str, target: str, headers: Sequence[tuple[str, 
 class _Own(NamedTuple):
     status: int
     sentence: str
+    code: str | None = None
 
 
 def _own_answer(x: Exchange, router: Router, tenant: str) -> _Own | None:

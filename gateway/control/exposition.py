@@ -80,6 +80,7 @@ def _tables(metrics: Metrics) -> Iterator[Family]:
     for name, about, value in (
         ("revision", "Revision of the routing table that a worker of the gateway serves.", "table_revision"),
         ("lag", "Revisions that a worker is behind the published table.", "table_lag"),
+        ("skipped", "Routes, upstreams and policies of the table that a worker cannot serve.", "skipped"),
     ):
         samples = [Sample("", {"worker": each.worker}, getattr(each, value)) for each in metrics.workers]
         yield Family(f"anumate_gateway_table_{name}", "gauge", about, samples)

@@ -128,7 +128,8 @@ def on_change(model: str, **_: Any) -> None:
 def _stored(store: redis.Redis) -> Served | None:
     body: Any = store.hget(sections.SECTIONS, f"{SECTION}:body")
     with suppress(msgspec.MsgspecError):
-        return Served(decode(body), body) if body else None
+        table, skipped = decode(body or b"")
+        return None if skipped else Served(table, body)
     return None
 
 

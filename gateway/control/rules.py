@@ -23,7 +23,9 @@ _NEW_PATH: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}
 """RFC 3986 §3.3."""
 _HIDDEN: Final = re.compile(r"%5c|%00", re.IGNORECASE)
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]{0,998}[\x21-\x7e])?|")
+MOST_OF_A_FIELD: Final = 8200
+"""Characters of a field that a request comes with: enough for the longest token."""
+_FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
@@ -126,11 +128,16 @@ def check_method(method: str) -> None:
         raise ValidationError(f"The gateway never takes {method}.")
 
 
-def check_header(name: str, value: str) -> None:
+def check_header(name: str, value: str, most: int = 1000) -> None:
     if not TOKEN.fullmatch(name):
         raise ValidationError(f"{name!r} is no header name.")
-    if not _FIELD_VALUE.fullmatch(value):
-        raise ValidationError(f"The value of {name} must be visible ASCII, at most 1000 characters.")
+    if len(value) > most or not _FIELD_VALUE.fullmatch(value):
+        raise ValidationError(f"The value of {name} must be visible ASCII, at most {most} characters.")
+
+
+def check_field(name: str, value: str) -> None:
+    """A field of a request that is asked about."""
+    check_header(name, value, MOST_OF_A_FIELD)
 
 
 def check_parameter(name: str, value: str) -> None:

@@ -22,11 +22,14 @@ class Tables(msgspec.Struct, frozen=True):
 
 
 class WorkerTable(NamedTuple):
-    """A worker of the gateway, the revision it serves (0: none yet), and how many it is behind what is published."""
+    """A worker of the gateway, the revision it serves (0: none yet), how many it is behind what is published, and how
+    much of it the worker cannot serve.
+    """
 
     worker: str
     table_revision: int
     table_lag: int
+    skipped: int
 
 
 def worker_tables(client: redis.Redis) -> list[WorkerTable]:
@@ -38,7 +41,9 @@ def worker_tables(client: redis.Redis) -> list[WorkerTable]:
     body: Any = client.hget(SECTIONS, f"{SECTION}:body")
     published = _number.decode(body).revision if body else 0
     return [
-        WorkerTable(report.worker, report.table_revision, max(0, published - report.table_revision))
+        WorkerTable(
+            report.worker, report.table_revision, max(0, published - report.table_revision), len(report.skipped)
+        )
         for report in sorted(worker_reports(client), key=lambda report: report.worker)
     ]
 

@@ -12,6 +12,7 @@ import logging
 import random
 import sys
 from collections.abc import Awaitable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,7 @@ from gateway.proxy.subscriber import SECTION, Subscriber
 from gateway.proxy.switching import tunnel
 from gateway.proxy.tls import usual
 from gateway.proxy.tokens import Tokens
+from gateway.proxy.tunnels import Tunnels
 from gateway.proxy.upstream import ClientGone, UpstreamError
 from registry.live.issuers import SECTION as ISSUERS
 from registry.live.node import Node
@@ -75,7 +77,7 @@ class Gateway:
         self.drain_seconds = env.gateway_drain_seconds
         self.node = Node(env, config.pepper, sections=(SECTION, ISSUERS), cache_dir=config.cache_dir)
         self.balancer = Balancer(self.node.catalog, random.random, zone=env.gateway_zone)
-        self.guard = Guard(env, config.worker, left_out=self.balancer.left_out)
+        self.guard = Guard(env, config.worker, left_out=self.balancer.left_out, skipped=lambda: self.live.skipped)
         self.admission = Admission(env.gateway_max_concurrent)
         self.connections = Connections(env.gateway_max_connections)
         self.head_limits = HeadLimits(
@@ -88,8 +90,14 @@ class Gateway:
         self.limiter = Limiter(lambda: self.node.redis, config.worker, workers=lambda: self.guard.workers)
         self.recorder = Recorder(lambda: self.node.redis)
         self.subscriber = Subscriber(self.live, config.pepper)
-        self.forwarder = Forwarder(self.added, self.now, tunnel)
         self.tokens = Tokens(config.pepper)
+        self.tunnels = Tunnels(
+            lambda x: self.admit(self.live.current, x),
+            lambda: (self.live.current, self.node.keys.era, self.tokens.era),
+            self._wall,
+            self.now,
+        )
+        self.forwarder = Forwarder(self.added, self.now, partial(tunnel, self.tunnels))
         self.peers = Peers(env.trusted_proxies)
         self.attempts = Attempts(
             self.balancer, self.guard, self.admission, self.forwarder, self.peers, self.now, random.random
@@ -102,6 +110,7 @@ class Gateway:
             self._tick,
             heap.run,
             self.tokens.run,
+            self.tunnels.run,
             self.limiter.run,
             self.recorder.run,
             self.direct.run,
@@ -143,13 +152,21 @@ class Gateway:
         whole = self.admission.whole
         if whole.inside > whole.most > 0:
             raise whole.refusal()
+        binding = self.admit(here, x)
+        return binding, None if binding.route.redirect.status else self.limit(here, binding, x)
+
+    def admit(self, here: Here, x: Exchange) -> Binding:
+        """Match and authenticate, which an open WebSocket has to pass again.
+
+        Raises:
+            Problem: it may not pass.
+        """
         binding = self.match(here, x)
-        if binding.route.redirect.status:
-            return binding, None
-        if x.handshake is not None:
-            require_websockets(binding.route)
-        x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
-        return binding, self.limit(here, binding, x)
+        if not binding.route.redirect.status:
+            if x.handshake is not None:
+                require_websockets(binding.route)
+            x.client = authenticate(self.node.keys, self.tokens, binding, x, self._wall(), self.peers.client_address)
+        return binding
 
     def enter_again(self, here: Here, binding: Binding, x: Exchange) -> Awaitable[None] | None:
         """As `enter`, for a request that was let in before, under the same table and the same keys.
@@ -319,7 +336,7 @@ class Gateway:
         """The answer that names the instance; None where one has begun."""
         logger.warning("%s: instance %s: %s %s", _line(x), error.instance, error, x.request_id.decode())
         if x.started_answer:
-            self.guard.blame(x.tenant, x.service, self.now())
+            x.permit.blame(self.now())
             return None
         headers = {"Retry-After": "1"} if KINDS[error.code].status == 503 else {}
         return _answer_of(Problem(error.code, f"Instance {error.instance}: {error}", headers=headers), x)
@@ -366,6 +383,7 @@ class Gateway:
         await asyncio.to_thread(usual)  # the system's certificates, read once and beside the loop
         await self.node.start()
         await self.subscriber.settled()
+        await self.guard.settled()
 
     def drain(self) -> None:
         """Say to everybody that this worker ends, while it still answers. The server calls it."""

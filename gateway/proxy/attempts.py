@@ -135,6 +135,7 @@ class Attempts:
             UpstreamError: none answered as it should. Problem. ClientGone.
         """
         endpoint, permit = chosen
+        x.permit = permit
         tried: list[str] = []
         try:
             if x.has_body and x.first_body is None:
@@ -163,6 +164,7 @@ class Attempts:
                 if another is None:
                     raise failure
                 endpoint, permit = another
+                x.permit = permit
         except UpstreamError:
             permit.vote(Outcome.FAILURE, self._now())
             raise

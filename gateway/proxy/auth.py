@@ -1,15 +1,17 @@
-"""Who asks, and may they: the same key check as on the control plane's port, then scopes and tenant."""
+"""Who asks, and may they: the same key check as on the control plane's port, then scopes and tenant.
+
+Data plane and explain ask here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from gateway.proxy.entitlement import one_key, presented_token, require_route, require_scopes
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.live import Binding
 from gateway.proxy.rewriting import without_keys
 from gateway.proxy.table import Route
 from gateway.proxy.tokens import Consumer, Tokens, missing
@@ -19,8 +21,18 @@ from registry.live.presented import bearer, holds_ours
 _READABLE: Final = " !#$&'()*+,-./:;=?@[]_~"
 
 
+class Guarded(Protocol):
+    """A route, and the scopes that a caller of it needs."""
+
+    @property
+    def route(self) -> Route: ...
+
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+
+
 def authenticate(
-    ring: KeyRing, tokens: Tokens, binding: Binding, x: Exchange, now: float, address_of: Callable[[Exchange], str]
+    ring: KeyRing, tokens: Tokens, binding: Guarded, x: Exchange, now: float, address_of: Callable[[Exchange], str]
 ) -> KeyRecord | None:
     """The key a request comes with; None on a route that asks for none.
 
@@ -78,16 +90,18 @@ def authorization_for_service(known: Mapping[bytes, bytes], client: KeyRecord | 
     return authorization
 
 
-def consumer_fields(client: KeyRecord) -> tuple[bytes, ...]:
-    """The lines that tell a service who asks."""
+def consumer_lines(client: KeyRecord | None) -> bytes:
+    """The lines that tell a service who asks, if anybody says."""
+    if client is None or not client.id:
+        return b""
     if isinstance(client, Consumer):
-        fields = _consumer_fields(quote(client.subject, safe=_READABLE), client.name, client.tenant)
-        return (*fields, b"x-consumer-issuer: %b\r\n" % quote(client.issuer, safe=_READABLE).encode("ascii"))
-    return _consumer_fields(client.id, client.name, client.tenant)
+        lines = _consumer_lines(quote(client.subject, safe=_READABLE), client.name, client.tenant)
+        return lines + b"x-consumer-issuer: %b\r\n" % quote(client.issuer, safe=_READABLE).encode("ascii")
+    return _consumer_lines(client.id, client.name, client.tenant)
 
 
 @lru_cache(maxsize=10_000)
-def _consumer_fields(id: str, name: str, tenant: str) -> tuple[bytes, ...]:
+def _consumer_lines(id: str, name: str, tenant: str) -> bytes:
     readable = quote(name, safe=_READABLE)
-    lines = (f"x-consumer-id: {id}\r\n", f"x-consumer-name: {readable}\r\n", f"x-consumer-tenant: {tenant}\r\n")
-    return tuple(line.encode("ascii") for line in lines)
+    lines = f"x-consumer-id: {id}\r\nx-consumer-name: {readable}\r\nx-consumer-tenant: {tenant}\r\n"
+    return lines.encode("ascii")

@@ -71,6 +71,7 @@ class Bucket:
         "empty_until",
         "ends",
         "granted",
+        "held",
         "key",
         "leased",
         "left",
@@ -99,6 +100,7 @@ class Bucket:
         self.taken = 0
         self.waiting = 0
         self.reserving = 0
+        self.held = 0  # by requests that wait for tokens of others, too
         self.owed = 0  # given out on credit, and not told to Redis yet
         self.touched = now
         self.drawn_at = now - LEASE_SECONDS  # nothing is known of the demand
@@ -112,6 +114,11 @@ class Bucket:
     def has_token(self, now: float) -> bool:
         """Whether one can be given out without asking."""
         return now < self.ends and self.left > 0
+
+    def is_at_rest(self, now: float) -> bool:
+        """Whether nothing is lost with it: nobody waits for it, no token of it is out, and Redis knows of all."""
+        in_use = self.drawing is not None or self.owed or self.waiting or self.held
+        return not (in_use or self.has_token(now))
 
     def tokens(self, now: float) -> int:
         """About how many requests it would admit now."""

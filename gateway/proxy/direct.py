@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from anumate.lib.problem import Problem
+from gateway.proxy.auth import consumer_lines
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Receive, Send
-from gateway.proxy.heads import Template, answer_lines, filled, template
+from gateway.proxy.heads import answer_lines, filled, template
 from gateway.proxy.live import Binding, Here
 from gateway.proxy.paths import read_path
+from gateway.proxy.recall import Caller, Known, Memory
 from gateway.proxy.relay import Client, Relay
 from gateway.proxy.request import Request, read_request
 from gateway.proxy.upstream import UpstreamError
-from registry.live.keys import KeyRecord
 
 if TYPE_CHECKING:
     from gateway.proxy.app import Gateway, Own
@@ -27,18 +28,8 @@ if TYPE_CHECKING:
 Steps = Callable[[Receive, Send], Coroutine[Any, Any, None]]
 """What a task has to do for a request that cannot go on without waiting."""
 
-KNOWN: Final = 1024
-KNOWN_BYTES: Final = 2048
-"""Requests that are remembered by their bytes, and how long these may be."""
 SWEEP_SECONDS: Final = 0.05
 """How often deadlines are looked at: by that much one may be passed."""
-
-
-class Known(NamedTuple):
-    """A request that was let in, with the head that its service gets of it."""
-
-    x: Exchange
-    head: Template
 
 
 class Direct:
@@ -49,8 +40,7 @@ class Direct:
         self.now = gateway.now
         self._limits = gateway.head_limits
         self.relays: set[Relay] = set()
-        self._known: dict[bytes, Known] = {}
-        self._known_under: tuple[object, object] = (None, None)
+        self._memory = Memory(gateway.node.keys)
 
     def take(self, data: bytes, client: Client) -> Steps | bool:
         """Begin with the request in these bytes. True: it is taken care of. False: it is for the long way, from its
@@ -58,9 +48,9 @@ class Direct:
         """
         gateway, now = self._gateway, self.now()
         here = gateway.live.current  # a swap never lands in the middle of a request
-        known = self._recall(data, here)
-        if known is not None:
-            return self._take_again(here, known, Exchange.like(known.x, client.link, now), client)
+        recalled = self._memory.recall(data, here)
+        if recalled is not None:
+            return self._take_again(here, *recalled, client)
         request = read_request(data, self._limits)
         if request is None:
             return False
@@ -74,10 +64,11 @@ class Direct:
             if token is not None or not binding.direct or not self._is_at_hand(binding, x, request):
                 return self._task(x, gateway.go_on, binding, token, x)
             head = template(binding, x)
-            if request.fields.again and not request.length and len(data) <= KNOWN_BYTES:
-                self._remember(data, x, head)
+            if not request.length:
+                self._memory.remember(data, x, head, here, again=request.fields.again)
             request.fields.again = True
-            return self._begin(binding, x, head, request.length, request.body, client)
+            lines = consumer_lines(x.client)
+            return self._begin(binding, x, filled(head, lines, x, gateway.peers), request.length, request.body, client)
         except Problem as problem:
             own = gateway.refusal(x, problem)
         except Exception:
@@ -85,37 +76,23 @@ class Direct:
         self._say(x, client, own, request.length - len(request.body))
         return True
 
-    def _take_again(self, here: Here, known: Known, x: Exchange, client: Client) -> Steps | bool:
+    def _take_again(self, here: Here, known: Known, caller: Caller | None, client: Client) -> Steps | bool:
         gateway, binding = self._gateway, known.x.binding
         assert binding is not None  # noqa: S101  # or it would not have been let in
+        x = Exchange.like(known.x, caller and caller.client, client.link, self.now())
         gateway.admission.whole.inside += 1
         try:
             token = gateway.enter_again(here, binding, x)
             if token is not None:
                 return self._task(x, gateway.go_on, binding, token, x)
-            return self._begin(binding, x, known.head, 0, b"", client)
+            head = filled(known.head, caller.lines if caller else b"", x, gateway.peers)
+            return self._begin(binding, x, head, 0, b"", client)
         except Problem as problem:
             own = gateway.refusal(x, problem)
         except Exception:
             own = gateway.mistake(x)
         self._say(x, client, own, 0)
         return True
-
-    def _recall(self, data: bytes, here: Here) -> Known | None:
-        """What is known of a request by its bytes. It holds as long as table and keys are the same."""
-        era = self._gateway.node.keys.era
-        if self._known_under[0] is not here or self._known_under[1] is not era:
-            self._known_under = here, era
-            self._known.clear()
-        return self._known.get(data)
-
-    def _remember(self, data: bytes, x: Exchange, head: Template) -> None:
-        """A token has an end of its own, and a key for some networks depends on where it comes from."""
-        client = x.client
-        if client is None or (type(client) is KeyRecord and not client.networks):
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[data] = Known(x, head)
 
     def _is_at_hand(self, binding: Binding, x: Exchange, request: Request) -> bool:
         """Whether nothing but its bytes has to be waited for, and none of them kept."""
@@ -127,10 +104,9 @@ class Direct:
         return whole or bool(request.body and not (binding.keeps and x.method in binding.repeatable))
 
     def _begin(
-        self, binding: Binding, x: Exchange, template: Template, length: int, body: bytes, client: Client
+        self, binding: Binding, x: Exchange, head: bytes, length: int, body: bytes, client: Client
     ) -> Steps | bool:
         gateway = self._gateway
-        head = filled(template, x, gateway.peers)
         chosen = endpoint, permit = gateway.attempts.first(binding, x, binding.shares)
         connection = endpoint.pool.take()
         if connection is None or gateway.admission.service(x.tenant, endpoint.service) is not None:
@@ -177,6 +153,7 @@ class Direct:
             return
         if isinstance(error, UpstreamError):
             error.instance = x.instance
+            x.permit = relay.permit
             gateway.blame(x, error)
         elif isinstance(error, Problem):
             gateway.refusal(x, error)

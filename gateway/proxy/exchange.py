@@ -15,6 +15,7 @@ from gateway.proxy.request import LENGTH_DIGITS, Fields, Header, Link, Request, 
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
     from gateway.proxy.buckets import Bucket
+    from gateway.proxy.guard import Pass
     from gateway.proxy.live import Binding
     from gateway.proxy.rewriting import Rewriting
     from registry.live.keys import KeyRecord
@@ -36,6 +37,7 @@ class Exchange:
 
     __slots__ = (
         "address",
+        "asked",
         "binding",
         "bucket",
         "buckets",
@@ -57,6 +59,7 @@ class Exchange:
         "method",
         "path",
         "peer",
+        "permit",
         "query",
         "raw_path",
         "request_id",
@@ -77,6 +80,7 @@ class Exchange:
 
     path: RequestPath
     binding: Binding | None
+    permit: Pass
     client: KeyRecord | None
     bucket: Bucket | None
     """The one bucket of the route's only policy."""
@@ -85,6 +89,8 @@ class Exchange:
     kept: Kept | None
     handshake: Handshake | None
     """Of a request that asks for a WebSocket."""
+    asked: bytes
+    """The query that came with it, before a key was taken out."""
     ended: float
     """When a WebSocket's request was over, whose connection then goes on."""
     unwanted: frozenset[int]
@@ -145,12 +151,18 @@ class Exchange:
         return x
 
     @classmethod
-    def like(cls, known: Exchange, link: Link, started: float) -> Exchange:
-        """The same request once more, as far as it is known by its bytes, the table and the keys."""
+    def like(cls, known: Exchange, client: KeyRecord | None, link: Link, started: float) -> Exchange:
+        """The same request once more, as far as it is known by its bytes, the table and the keys; by this client."""
         x = cls(known.method, known.raw_path, known.query, "1.1", known.fields, link, started)
         x.host, x.path, x.tenant, x.binding = known.host, known.path, known.tenant, known.binding
         x.last, x.content_length = known.last, known.content_length
-        x.target, x.timeout, x.client = known.target, known.timeout, known.client
+        x.target, x.timeout, x.client = known.target, known.timeout, client
+        return x
+
+    def handshake_again(self) -> Exchange:
+        """A WebSocket's request as it came."""
+        x = Exchange.like(self, None, self.link, self.started)
+        x.query, x.handshake = self.asked, self.handshake
         return x
 
     def _identify(self) -> None:
@@ -208,6 +220,7 @@ class Exchange:
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
         if upgrade is not None and version != "1.0" and b"websocket" in tokens(upgrade):  # RFC 9110 §7.8
             self.handshake = read_handshake(self.method, version, known, self.fields.all)
+            self.asked = self.query
         if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})

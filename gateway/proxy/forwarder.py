@@ -299,6 +299,8 @@ class Delivery:
     def leave(self) -> None:
         """The connection is handed over: what happens to it is no longer the exchange's business."""
         self._left = True
+        if self._companion is not None:
+            self._companion.cancel()  # or it would cut off what the instance is still to get of a client that has gone
 
     def end(self) -> None:
         self._timer.cancel()

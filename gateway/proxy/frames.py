@@ -10,6 +10,7 @@ CLOSE: Final = 0x8
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
+POLICY_VIOLATION: Final = 1008
 TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 
@@ -33,10 +34,10 @@ class Frames:
     all its fragments, as it is on the wire; 0 is no bound.
     """
 
-    __slots__ = ("_head", "_in_message", "_left", "_limit", "_masked", "_size", "closed")
+    __slots__ = ("_head", "_in_message", "_left", "_limit", "_size", "closed", "masked")
 
     def __init__(self, *, masked: bool, message_bytes: int) -> None:
-        self._masked = masked
+        self.masked = masked
         self._limit = message_bytes
         self._head = bytearray()  # of the frame that begins, as far as it has come
         self._left = 0  # bytes of the frame's payload that are still to come
@@ -91,7 +92,7 @@ class Frames:
         self._head.clear()
         if opcode not in _OPCODES:
             raise FrameError(PROTOCOL_ERROR, f"Opcode {opcode:#x} is reserved.")
-        if bool(second & 0x80) is not self._masked:
+        if bool(second & 0x80) is not self.masked:
             raise FrameError(PROTOCOL_ERROR, "A client masks its frames, a server does not.")
         if length >> 63:
             raise FrameError(PROTOCOL_ERROR, "A frame's length has its highest bit set.")
@@ -121,8 +122,9 @@ class Frames:
 
 
 def close_frame(code: int, why: str = "", *, mask: bytes | None = None) -> bytes:
-    """A Close frame; with the four bytes of `mask` it is a client's (§5.3)."""
-    payload = code.to_bytes(2) + why.encode()[: CONTROL_LIMIT - 2]
+    """A Close frame; with the four bytes of `mask` it is a client's (§5.3). Of a long reason, as much as fits in."""
+    reason = why.encode()[: CONTROL_LIMIT - 2].decode(errors="ignore")  # half a character would be an error (§5.5.1)
+    payload = code.to_bytes(2) + reason.encode()
     if mask is None:
         return bytes((0x80 | CLOSE, len(payload))) + payload
     masked = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))

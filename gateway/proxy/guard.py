@@ -1,13 +1,13 @@
 """A circuit breaker for each service, the worker's report of them, and what operators force.
 
-Every second a worker writes `anumate:{g}:breakers:<worker>` (it lives 5 s) and its id into the sorted set
-`anumate:{g}:breakers`, scored by the time in seconds:
+Every second a worker writes its id into the sorted set `anumate:{g}:breakers`, scored by the second on Redis' clock
+(`present.lua`), and `anumate:{g}:breakers:<worker>`, which lives 5 s:
 
     {"worker": "…", "at": 1700000000.0, "breakers": [{"tenant": "default", "service": "orders",
      "name": "orders-circuit", "state": "open", "forced": false, "generation": 4, "reason": "5 calls failed in a row.",
      "seconds_in_state": 1.2, "retry_in": 58.8, "calls": 0, "failures": 0, "slow_calls": 0, "failure_rate": 0.0,
-     "consecutive_failures": 0, "recovered": false}], "table_revision": 12, "left_out": [{"tenant": "default",
-     "service": "orders", "instance": "orders-1", "seconds": 28.5, "reason": "5 requests in a row failed."}]}
+     "consecutive_failures": 0, "trials_out": 0, "recovered": false}], "table_revision": 12, "left_out": [{"tenant":
+     "default", "service": "orders", "instance": "orders-1", "seconds": 28.5, "reason": "5 requests in a row failed."}]}
 
 Operators write `anumate:{g}:force` and announce on `anumate:force`; a worker adopts each generation once.
 """
@@ -18,7 +18,10 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
@@ -30,14 +33,27 @@ from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate.lib.tasks import together
 from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
-from gateway.proxy.quorum import Quorum
-from gateway.proxy.reports import FORCE, FORCE_CHANNEL, REPORTS, BreakerReport, Force, LeftOut, WorkerReport
+from gateway.proxy.quorum import Heard, Quorum
+from gateway.proxy.reports import (
+    FORCE,
+    FORCE_CHANNEL,
+    REPORTS,
+    BreakerReport,
+    Force,
+    LeftOut,
+    Skipped,
+    WorkerReport,
+    key_of_report,
+    read_reports,
+)
 from gateway.proxy.table import Upstream
 
 logger = logging.getLogger("anumate.guard")
 
 REPORT_SECONDS: Final = 1.0
 REPORT_LIFE: Final = 5
+GONE_SECONDS: Final = 60
+START_SECONDS: Final = 0.5
 ANSWER_SECONDS: Final = 2.0
 
 Pair = tuple[str, str]
@@ -52,9 +68,11 @@ class Guard:
         worker: str,
         monotonic: clock.Clock = clock.monotonic,
         left_out: Callable[[float], tuple[LeftOut, ...]] = lambda now: (),
+        skipped: Callable[[], tuple[Skipped, ...]] = tuple,
     ) -> None:
         self._worker = worker
         self._left_out = left_out
+        self._skipped = skipped
         self._now = monotonic
         self._default = BreakerPolicy(
             consecutive_failures=env.circuit_breaker_failure_threshold,
@@ -65,6 +83,8 @@ class Guard:
         self._forces: dict[Pair, Force] = {}
         self._revision = 0
         self._quorum = Quorum(worker)
+        self._asked = asyncio.Event()
+        self._retired = False
         self.workers = 0
         """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
 
@@ -94,14 +114,9 @@ class Guard:
             raise _refusal(service, breaker, now)
         return Pass(service, breaker, ticket, now)
 
-    def blame(self, tenant: str, service: str, now: float) -> None:
-        """Count a failure that came after the vote: the answer began well and broke off."""
-        breaker = self._breakers.get((tenant, service))
-        if breaker is not None and (ticket := breaker.acquire(now)) is not None:
-            breaker.settle(ticket, Outcome.FAILURE, now)
-
     def _breaker(self, pair: Pair, now: float) -> CircuitBreaker:
         breaker = self._breakers[pair] = CircuitBreaker(self._policies.get(pair, self._default), now)
+        breaker.try_until = self._quorum.try_until
         if force := self._forces.get(pair):
             _apply(force, breaker, now)
         return breaker
@@ -109,7 +124,7 @@ class Guard:
     def report(self, wall: float) -> WorkerReport:
         now = self._now()
         found = tuple(_report(*pair, breaker, now) for pair, breaker in sorted(self._breakers.items()))
-        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now))
+        return WorkerReport(self._worker, wall, found, self._revision, self._left_out(now), self._skipped())
 
     def force(self, forces: dict[Pair, Force]) -> None:
         """Take over what operators want; a generation that was adopted before changes nothing."""
@@ -137,20 +152,27 @@ class Guard:
                 logger.debug("breakers are neither reported nor forced: %s", error)
                 self._quorum.alone(self._breakers.values())
                 self.workers = 0
+            self._asked.set()
             await asyncio.sleep(REPORT_SECONDS)
 
+    async def settled(self) -> None:
+        """Wait a moment for what operators want, so that no request goes by before it is known."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_SECONDS):
+                await self._asked.wait()
+
     async def exchange(self, redis: aioredis.Redis, wall: float) -> None:
-        """Write the report, read what operators want, and decide with the other workers."""
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.set(f"{REPORTS}:{self._worker}", msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
-        pipeline.zadd(REPORTS, {self._worker: wall})
-        pipeline.zremrangebyscore(REPORTS, 0, wall - 60)
-        pipeline.zcard(REPORTS)
-        pipeline.hgetall(FORCE)
+        """Hear what operators want, report, and decide with the other workers."""
+        if self._retired:
+            return
         async with asyncio.timeout(ANSWER_SECONDS):
-            *_, self.workers, forces = await pipeline.execute()
-            self.force(_forces(forces))
-            await self._quorum.agree(redis, self._breakers, self._now())
+            pipeline = redis.pipeline(transaction=False)
+            pipeline.eval(_script(), 1, REPORTS, self._worker, GONE_SECONDS, REPORT_LIFE * 1000)
+            pipeline.hgetall(FORCE)
+            (self.workers, *others), forces = await pipeline.execute()
+            self.force(_forces(forces))  # first, or others would add up what an operator has reset
+            await redis.set(key_of_report(self._worker), msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
+            await self._quorum.agree(redis, _heard(others), self._breakers.copy(), self._now)
 
     async def _listen(self, redis: aioredis.Redis) -> None:
         while True:
@@ -168,10 +190,12 @@ class Guard:
 
     async def retire(self, redis: aioredis.Redis) -> None:
         """Take the report away: this worker has no breakers any more."""
+        self._retired = True
         with contextlib.suppress(RedisError, OSError):  # or else it ends by itself
             async with asyncio.timeout(ANSWER_SECONDS):
-                await redis.delete(f"{REPORTS}:{self._worker}")
+                await redis.delete(key_of_report(self._worker))
                 await redis.zrem(REPORTS, self._worker)
+                await self._quorum.retire(redis)
 
 
 class Pass:
@@ -191,6 +215,10 @@ class Pass:
         if not self.voted:
             self.voted = True
             self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up)
+
+    def blame(self, now: float) -> None:
+        """Count a failure that came after the vote: the answer began well and broke off."""
+        self._breaker.blame(self._ticket, now)
 
 
 def _apply(force: Force, breaker: CircuitBreaker, now: float) -> None:
@@ -220,8 +248,19 @@ def _report(tenant: str, service: str, breaker: CircuitBreaker, now: float) -> B
         slow_calls=seen.slow_calls,
         failure_rate=round(seen.failure_rate, 4),
         consecutive_failures=seen.consecutive_failures,
+        trials_out=seen.trials_out,
         recovered=seen.recovered,
     )
+
+
+def _heard(others: list[Any]) -> dict[Pair, list[Heard]]:
+    """Of each breaker what the other workers report: names, reports and their ages in milliseconds, in turn."""
+    ages = {name.decode(): age / 1000 for name, age in zip(others[::3], others[2::3], strict=True)}
+    found: defaultdict[Pair, list[Heard]] = defaultdict(list)
+    for report in read_reports(zip(ages, others[1::3], strict=True)):
+        for each in report.breakers:
+            found[each.tenant, each.service].append(Heard(each, ages.get(report.worker, 0.0)))
+    return found
 
 
 def _forces(raw: dict[bytes, bytes]) -> dict[Pair, Force]:
@@ -233,3 +272,8 @@ def _forces(raw: dict[bytes, bytes]) -> dict[Pair, Force]:
         except msgspec.DecodeError as error:
             logger.warning("what operators want of %s cannot be read: %s", field.decode(), error)
     return found
+
+
+@cache
+def _script() -> str:
+    return files("gateway.proxy").joinpath("present.lua").read_text("utf-8")

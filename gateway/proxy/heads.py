@@ -14,7 +14,7 @@ from anumate.lib.env import Networks
 from anumate.lib.problem import Problem
 from gateway.proxy.addresses import canonical, without_mapped
 from gateway.proxy.answer import ORDINARY_CONNECTION, Answer
-from gateway.proxy.auth import authorization_for_service, consumer_fields
+from gateway.proxy.auth import authorization_for_service, consumer_lines
 from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.fields import FORWARDED, via_of
@@ -75,14 +75,14 @@ def _seen(peer: str, scheme: str, port: int) -> bytes:
 
 
 class Template(NamedTuple):
-    """The head of a request to a service, but for what differs each time: it goes between the two."""
+    """The head of a request to a service, but for what differs each time and by caller: it goes between the two."""
 
     before: bytes
     after: bytes
 
 
 def template(binding: Binding, x: Exchange) -> Template:
-    """What a service gets of a request, whoever sends it when.
+    """What a service gets of a request, whoever sends it when: of the caller, only whether there is one counts.
 
     Raises:
         Problem: malformed_request, where a line could be read as more than one.
@@ -112,8 +112,6 @@ def template(binding: Binding, x: Exchange) -> Template:
         after.append(b"authorization: %b\r\n" % authorization)
     if x.tracestate and b"tracestate" not in hop:
         after.append(b"tracestate: %b\r\n" % x.tracestate)
-    if x.client is not None and x.client.id:
-        after += consumer_fields(x.client)
     if x.content_length is not None:
         after.append(b"content-length: %b\r\n" % x.content_length)
     elif x.has_body:
@@ -126,11 +124,11 @@ def template(binding: Binding, x: Exchange) -> Template:
     return Template(before, rest + b"\r\n")
 
 
-def filled(head: Template, x: Exchange, peers: Peers) -> bytes:
-    """The head of the request that the service gets."""
-    return b"%bx-request-id: %b\r\ntraceparent: %b\r\n%b%b" % (
+def filled(head: Template, caller: bytes, x: Exchange, peers: Peers) -> bytes:
+    """The head of the request that the service gets, with the lines that tell of the caller."""
+    return b"%bx-request-id: %b\r\ntraceparent: %b\r\n%b%b%b" % (
         *(head.before, x.request_id, x.traceparent),
-        *(peers.forwarded(x), head.after),
+        *(peers.forwarded(x), caller, head.after),
     )
 
 
@@ -140,7 +138,7 @@ def request_head(binding: Binding, x: Exchange, peers: Peers) -> bytes:
     Raises:
         Problem: malformed_request, where a line could be read as more than one.
     """
-    return filled(template(binding, x), x, peers)
+    return filled(template(binding, x), consumer_lines(x.client), x, peers)
 
 
 def _require_lines(lines: bytes, count: int) -> None:

@@ -95,6 +95,7 @@ class KeySource:
         self._now = now
         self._due = now() + random.uniform(0.0, FIRST_SECONDS)  # not all workers at once
         self._soonest = 0.0
+        self._document = ""
         if record.keys:
             self.keys = read_keys(record.keys)
 
@@ -107,18 +108,23 @@ class KeySource:
     def due(self) -> bool:
         return bool(self.url) and self._now() >= self._due
 
-    async def refresh(self) -> None:
-        """Fetch, keep what was known where that fails, and say when it is due next."""
+    async def refresh(self) -> bool:
+        """Fetch, keep what was known where that fails, and say when it is due next. Whether the keys are others now."""
         started = self._now()
         self._soonest = started + SOONEST_SECONDS
         self._due = started + REFRESH_SECONDS * random.uniform(0.9, 1.1)
         self.fetches += 1
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                self.keys = read_keys((await fetch(self.url)).decode("utf-8"))
+                document = (await fetch(self.url)).decode("utf-8")
+            if document == self._document:
+                return False
+            self.keys, self._document = read_keys(document), document
+            return True
         except (Unusable, UnicodeError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             self._due = started + SOONEST_SECONDS * random.uniform(1.0, 2.0)
             logger.warning("the keys of issuer %s cannot be fetched, the last good ones stay: %s", self._name, error)
+            return False
 
 
 async def fetch(url: str) -> bytes:

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import redis.asyncio as aioredis
@@ -36,6 +37,10 @@ AWAY_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 60.0
 BUCKETS: Final = 50_000
 """The most that a worker keeps: clients may name as many as they like, where a policy counts by a header."""
+LOOKS: Final = 8
+"""Buckets that a new one looks at, for one that can be forgotten."""
+AT_A_TIME: Final = 1000
+"""Buckets that are forgotten in one turn of the loop."""
 TICK_SECONDS: Final = 0.25
 TOGETHER: Final = 64
 """Buckets in one call of the script: each takes Redis some ten microseconds, in which it serves nobody else."""
@@ -84,7 +89,8 @@ def _need(bucket: Bucket, now: float) -> Call:
 class Limiter:
     """This worker's buckets. `take` is the hot path; `run` gives back what idle buckets hold and forgets them.
 
-    `workers` tells how many there are, this one included; 0 while that is not known.
+    `workers` tells how many there are, this one included; 0 while that is not known. It keeps `most` buckets, and more
+    only while there are tokens out of them.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Limiter:
         monotonic: clock.Clock = clock.monotonic,
         store_time: Callable[[], str] = str,
         workers: Callable[[], int] = int,
+        most: int = BUCKETS,
     ) -> None:
         self._redis = redis
         self._worker = worker
@@ -105,6 +112,7 @@ class Limiter:
         self._away_since: float | None = None
         self._serial = 0
         self._workers = workers
+        self._most = most
         self._asking: dict[str, Question] = {}  # by tenant, until it is sent
         self._background: set[asyncio.Task[None]] = set()
 
@@ -112,8 +120,8 @@ class Limiter:
         key = policy.key(subject)
         bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= BUCKETS:
-                self._buckets.popitem(last=False)  # what it held on lease lapses in Redis by itself
+            if len(self._buckets) >= self._most:
+                self._make_room(now)
             bucket = self._buckets[key] = Bucket(policy, key, now)
             return bucket
         self._buckets.move_to_end(key)
@@ -121,6 +129,20 @@ class Limiter:
             bucket.policy = policy  # changed by a publish; what is held of the old one ends soon by itself
             bucket.empty_until = 0.0
         return bucket
+
+    def _make_room(self, now: float) -> None:
+        """Forget those that were not asked for longest. Not one that is in use: a second one by its name would have
+        Redis forget the lease of the first, or what that owes would never be told.
+        """
+        for _ in range(LOOKS):
+            key, bucket = next(iter(self._buckets.items()))
+            if bucket.is_at_rest(now):
+                del self._buckets[key]
+                if len(self._buckets) < self._most:
+                    return
+            else:
+                self._buckets.move_to_end(key)
+                self._tell([bucket])
 
     def take(self, bucket: Bucket, now: float) -> Awaitable[None] | None:
         """One token: None when it is taken, else what to await for it.
@@ -151,6 +173,8 @@ class Limiter:
         credit = bucket.policy.credit
         if not credit or now < self._away_until or not (workers := self._workers()):
             return False
+        if len(self._buckets) > self._most:  # there may be many that owe, while Redis is away
+            return False
         return bucket.owed < credit // (2 * workers)
 
     def take_all(self, buckets: Sequence[Bucket], now: float) -> Awaitable[None] | None:
@@ -170,6 +194,15 @@ class Limiter:
         return None
 
     async def _wait_for_all(self, buckets: Sequence[Bucket]) -> None:
+        for bucket in buckets:
+            bucket.held += 1
+        try:
+            await self._gather(buckets)
+        finally:
+            for bucket in buckets:
+                bucket.held -= 1
+
+    async def _gather(self, buckets: Sequence[Bucket]) -> None:
         """Have tokens put on lease until all are here at once; if a bucket has none, the others get theirs back."""
         drawn: list[Bucket] = []
         while True:
@@ -399,14 +432,13 @@ class Limiter:
                         bucket.drawing = talk
                     await talk
         now = self._now()
-        while self._buckets:
-            key, bucket = next(iter(self._buckets.items()))
-            if now - bucket.touched <= FORGET_SECONDS or bucket.drawing is not None:
+        for bucket in list(islice(self._buckets.values(), AT_A_TIME)):
+            if now - bucket.touched <= FORGET_SECONDS:
                 break
-            if bucket.owed:  # Redis was away; none is forgotten before it knows
-                self._tell([bucket])
-                break
-            del self._buckets[key]
+            if bucket.is_at_rest(now):
+                del self._buckets[bucket.key]
+            else:
+                self._tell([bucket])  # Redis was away; none is forgotten before it knows
 
 
 def _is_idle(bucket: Bucket, now: float) -> bool:

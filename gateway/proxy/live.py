@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Final, TypeVar
 
 import msgspec
 
 from anumate.lib.env import Env
+from anumate.lib.problem import Problem
 from anumate.lib.sealing import unseal
+from anumate_integration_service.breaker import CircuitBreaker
 from anumate_integration_service.retries import RetryBudget
 from gateway.proxy.admission import Admission, Gate
 from gateway.proxy.balancer import Balancer, Pair, Share, check_targets, wanted_by
@@ -23,15 +25,18 @@ from gateway.proxy.exchange import NO_STATUSES
 from gateway.proxy.guard import Guard
 from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
-from gateway.proxy.router import Router
-from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, decode
+from gateway.proxy.reports import Skipped
+from gateway.proxy.router import Router, Rule
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, decode, reads_credentials
 from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
 logger = logging.getLogger("anumate.gateway")
 
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
+MOST_SKIPPED: Final = 100
 _Item = TypeVar("_Item")
+_Configured = TypeVar("_Configured", Route, Upstream)
 
 
 class Binding:
@@ -114,22 +119,44 @@ def _reflection(route: Route, balancer: Balancer) -> Reflection | None:
 
 
 class Compiled:
-    """A table, taken apart beside the loop. `skipped` are the routes that could not be, each with the sentence why."""
+    """A table, taken apart beside the loop. `skipped` is what could not be, each with the sentence why."""
 
     def __init__(self, body: bytes, pepper: str = "") -> None:
-        table = decode(body)
-        bad = {route.id: (route.name, why) for route in table.routes if (why := _defect(route))}
-        self.skipped = [(name, f"Route {name} is left out: {why}") for name, why in bad.values()]
-        # By id: another tenant's route may have the same name.
-        self.table = msgspec.structs.replace(table, routes=tuple(r for r in table.routes if r.id not in bad))
+        table, self.skipped = decode(body)
+        self.table = msgspec.structs.replace(
+            table,
+            routes=tuple(self._sound(table.routes, _defect)),
+            upstreams=tuple(self._sound(table.upstreams, _defect_of_upstream)),
+        )
         self.router = Router(self.table)
-        self.skipped += self.router.skipped
-        self.policies = {(limit.tenant, limit.name): Policy(limit) for limit in table.rate_limits}
+        if self.router.skipped:  # it does not say of which tenant they are
+            self.table = msgspec.structs.replace(self.table, routes=tuple(self._sound(self.table.routes, _unruly)))
+        self.policies = dict(self._policies())
         self.secure = dict(self._secure(pepper))
         self.routes = {route.id: route for route in self.table.routes}
         self.gated = [route for route in self.table.routes if route.limits.concurrent]
         self.wanted = wanted_by(self.table.routes)
+        self.reads_credentials = reads_credentials(self.table)
         self.services = {(tenant, target.service) for tenant, target in self.wanted}
+
+    def _sound(self, parts: Iterable[_Configured], defect: Callable[[_Configured], str]) -> Iterator[_Configured]:
+        for each in parts:
+            if not (why := defect(each)):
+                yield each
+            elif isinstance(each, Route):
+                self._skip(each.tenant, each.name, f"Route {each.name} is left out: {why}")
+            else:
+                self._skip(each.tenant, each.service, f"Upstream {each.service} is left out: {why}")
+
+    def _skip(self, tenant: str, name: str, why: str) -> None:
+        self.skipped.append(Skipped(tenant, name, f"{why.rstrip('.')}."))
+
+    def _policies(self) -> Iterator[tuple[tuple[str, str], Policy]]:
+        for limit in self.table.rate_limits:
+            try:
+                yield (limit.tenant, limit.name), Policy(limit)
+            except (ValueError, ArithmeticError) as error:
+                self._skip(limit.tenant, limit.name, f"Rate-limit policy {limit.name} is left out: {error}")
 
     def _secure(self, pepper: str) -> Iterator[tuple[Pair, Secure]]:
         """How TLS is spoken to the services that say so. Where they say it badly, as to any other: verified."""
@@ -140,22 +167,37 @@ class Compiled:
                 key = unseal(pepper, TLS_KEYS, each.tls_key) if each.tls_key else ""
                 yield (each.tenant, each.service), secure(each.tls, key)
             except ValueError as error:
-                self.skipped.append((each.service, f"Upstream {each.service}: {error}"))
+                self._skip(each.tenant, each.service, f"Upstream {each.service}: {error}")
                 yield (each.tenant, each.service), usual()
 
 
 class Bindings(dict[int, Binding]):
-    """By the route's id, each made when it is first asked for: no new table has to wait for those that nobody uses."""
+    """By the route's id, each made when it is first asked for: no new table has to wait for those that nobody uses.
 
-    __slots__ = ("_bind", "_routes")
+    `failed` are those that could not be made. Their routes answer for themselves: to leave them out now would give
+    their requests to others.
+    """
+
+    __slots__ = ("_bind", "_routes", "failed")
 
     def __init__(self, routes: Mapping[int, Route], bind: Callable[[Route], Binding]) -> None:
         self._routes = routes
         self._bind = bind
+        self.failed: dict[int, Skipped] = {}
 
     def __missing__(self, id: int) -> Binding:
-        binding = self[id] = self._bind(self._routes[id])
-        return binding
+        """Raises Problem: route_unusable."""
+        route = self._routes[id]
+        if id not in self.failed:
+            try:
+                binding = self[id] = self._bind(route)
+            except Exception as error:  # whatever it is, no other route is to suffer from it
+                sentence = f"Route {route.name} cannot be served: {error!r}"
+                logger.exception(sentence)
+                self.failed[id] = Skipped(route.tenant, route.name, sentence)
+            else:
+                return binding
+        raise Problem("route_unusable", f"Route {route.name} cannot be served as it is; the gateway's log says why.")
 
 
 Policies = Mapping[tuple[str, str], Policy]
@@ -165,13 +207,16 @@ Policies = Mapping[tuple[str, str], Policy]
 class Here:
     """One state of the world. A request keeps the one it began with."""
 
-    __slots__ = ("bindings", "policies", "revision", "router")
+    __slots__ = ("bindings", "policies", "reads_credentials", "revision", "router")
 
-    def __init__(self, revision: int, router: Router, bindings: Bindings, policies: Policies) -> None:
+    def __init__(
+        self, revision: int, router: Router, bindings: Bindings, policies: Policies, *, reads_credentials: bool = False
+    ) -> None:
         self.revision = revision
         self.router = router
         self.bindings = bindings
         self.policies = policies
+        self.reads_credentials = reads_credentials
 
 
 class Live:
@@ -185,8 +230,14 @@ class Live:
         self._default_limit = env.default_rate_limit
         self._default_policies: dict[str, Policy] = {}
         self._budgets: dict[int, tuple[tuple[float, float], RetryBudget]] = {}
+        self._skipped: tuple[Skipped, ...] = ()
         self.loaded = False
         self.current = Here(0, Router(RoutingTable()), Bindings({}, partial(self._bind, {})), {})
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What cannot be served of the current table, the first of it."""
+        return (*self.current.bindings.failed.values(), *self._skipped)[:MOST_SKIPPED]
 
     def swap(self, compiled: Compiled) -> None:
         table = compiled.table
@@ -195,10 +246,17 @@ class Live:
         self._admission.adopt(compiled.gated, table.upstreams)
         self._budgets = {id: budget for id, budget in self._budgets.items() if id in compiled.routes}
         bindings = Bindings(compiled.routes, partial(self._bind, compiled.policies))
-        self.current = Here(table.revision, compiled.router, bindings, compiled.policies)
+        self.current = Here(
+            table.revision,
+            compiled.router,
+            bindings,
+            compiled.policies,
+            reads_credentials=compiled.reads_credentials,
+        )
         self.loaded = True
-        for _, sentence in compiled.skipped:
-            logger.warning(sentence)
+        self._skipped = tuple(compiled.skipped)
+        for each in compiled.skipped:
+            logger.warning(each.sentence)
         logger.info("serving revision %d with %d routes", table.revision, len(compiled.routes))
 
     def _bind(self, policies: Policies, route: Route) -> Binding:
@@ -228,6 +286,24 @@ class Live:
             share, minimum = terms
             known = self._budgets[route.id] = terms, RetryBudget(share, int(minimum * BUDGET_SECONDS), BUDGET_SECONDS)
         return known[1]
+
+
+def _defect_of_upstream(upstream: Upstream) -> str:
+    try:
+        if upstream.breaker is not None:
+            CircuitBreaker(upstream.breaker)
+    except (ValueError, ArithmeticError) as error:
+        return f"Its breaker cannot be made: {error}"
+    return ""
+
+
+def _unruly(route: Route) -> str:
+    """Why the router has no rule of it."""
+    try:
+        Rule(route, "")
+    except (ValueError, Problem) as error:
+        return str(error)
+    return ""
 
 
 def _defect(route: Route) -> str:

@@ -143,7 +143,9 @@ class Limits(Document, frozen=True, omit_defaults=True):
     """What a route takes, and at what pace (Kestrel's least rate of 240 bytes a second); 0 is no limit."""
 
     body_bytes: Annotated[Bytes, Meta(description="Of a request's body.")] = 0
-    concurrent: Annotated[Count, Meta(description="Requests at once, in one worker.")] = 0
+    concurrent: Annotated[
+        Count, Meta(description="Requests at once in each worker of the gateway; they do not count together.")
+    ] = 0
     body_rate: Annotated[
         Bytes,
         Meta(description="Bytes of a body that a client sends in a second at least, once its timeout is used up."),

@@ -42,6 +42,8 @@ return 1
 """
 
 Cell = tuple[str, str, str, int]
+Batch = tuple[str, list[str | int | float]]
+"""Its id, and what the script gets of it."""
 
 
 class Tally:
@@ -59,7 +61,7 @@ class Recorder:
     def __init__(self, redis: Callable[[], aioredis.Redis]) -> None:
         self._redis = redis
         self.tallies: dict[Cell, Tally] = {}
-        self._batch: tuple[str, list[str | int | float]] | None = None  # on its way, perhaps already there
+        self._batch: Batch | None = None  # on its way, perhaps already there
         self._flushing = asyncio.Lock()
 
     def record(self, tenant: str, route: str, service: str, status: int, seconds: float) -> None:
@@ -83,22 +85,24 @@ class Recorder:
         It stays as small as the number of its cells, however long Redis is away.
         """
         async with self._flushing:
-            # A batch that may have arrived is repeated as it was; what came after it follows.
-            while self._batch is not None or self.tallies:
-                if self._batch is None:
-                    tallies, self.tallies = self.tallies, {}
-                    self._batch = uuid4().hex, _arguments(tallies)
-                if not await self._send(*self._batch):
-                    return
-                self._batch = None
+            # A batch that may have arrived is repeated as it was; what came after it follows. What comes meanwhile
+            # waits for the next flush: under load there is always something.
+            if self._batch is not None and not await self._deliver(self._batch):
+                return
+            if self.tallies:
+                tallies, self.tallies = self.tallies, {}
+                self._batch = uuid4().hex, _arguments(tallies)
+                await self._deliver(self._batch)
 
-    async def _send(self, batch: str, arguments: list[str | int | float]) -> bool:
+    async def _deliver(self, batch: Batch) -> bool:
+        id, arguments = batch
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._redis().eval(ADD, 2, COUNTERS, f"{COUNTED}:{batch}", COUNTED_SECONDS, *arguments)
+                await self._redis().eval(ADD, 2, COUNTERS, f"{COUNTED}:{id}", COUNTED_SECONDS, *arguments)
         except (RedisError, OSError) as error:
             logger.debug("counters wait for Redis: %s", error)
             return False
+        self._batch = None
         return True
 
 

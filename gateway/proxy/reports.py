@@ -39,6 +39,7 @@ class BreakerReport(msgspec.Struct, frozen=True):
     slow_calls: int = 0
     failure_rate: float = 0.0
     consecutive_failures: int = 0
+    trials_out: int = 0
     recovered: bool = False
 
 
@@ -52,9 +53,17 @@ class LeftOut(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class Skipped(msgspec.Struct, frozen=True):
+    """A route, upstream or policy of the table that a worker cannot serve, with the sentence why."""
+
+    tenant: str
+    name: str
+    sentence: str
+
+
 class WorkerReport(msgspec.Struct, frozen=True):
-    """One worker's breakers, as it saw them at `at`, the revision of the routing table that it serves (0: none), and
-    the instances that it leaves out.
+    """One worker's breakers, as it saw them at `at`, the revision of the routing table that it serves (0: none), the
+    instances that it leaves out, and what it cannot serve of the table.
     """
 
     worker: str
@@ -62,6 +71,7 @@ class WorkerReport(msgspec.Struct, frozen=True):
     breakers: tuple[BreakerReport, ...] = ()
     table_revision: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Force(msgspec.Struct, frozen=True):

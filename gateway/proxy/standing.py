@@ -57,6 +57,7 @@ class Standing:
             ("from_snapshot", "Whether it serves what was kept on disk, for Redis was never there.", self.from_disk),
             ("redis_away_seconds", "How long Redis has been away, 0 when it is there.", wall - (stale_since or wall)),
             ("table_revision", "Revision of the routing table that is served.", self._live.current.revision),
+            ("skipped", "What the worker cannot serve of the table; its log says why.", len(self._live.skipped)),
             ("requests_in_flight", "Requests under way, WebSockets included.", self._admission.whole.inside),
             ("connections", "Connections of clients that are open.", len(self._connections.open)),
             ("tls_handshakes", "Connections that have yet to agree on TLS.", len(self._connections.knocking)),

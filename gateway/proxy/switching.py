@@ -9,10 +9,11 @@ from gateway.proxy.heads import answer_head
 from gateway.proxy.live import Binding
 from gateway.proxy.request import Header
 from gateway.proxy.tunnel import Tunnel
+from gateway.proxy.tunnels import Tunnels
 from gateway.proxy.upgrading import SWITCH, UpgradingServer
 
 
-async def tunnel(binding: Binding, x: Exchange, delivery: Delivery, added: list[Header]) -> None:
+async def tunnel(tunnels: Tunnels, binding: Binding, x: Exchange, delivery: Delivery, added: list[Header]) -> None:
     """Give the client the answer, and stay until both sides are gone.
 
     Raises:
@@ -27,4 +28,5 @@ async def tunnel(binding: Binding, x: Exchange, delivery: Delivery, added: list[
     delivery.leave()
     service, answer = connection.hand_over(here.service)
     here.begin(client, early, service, answer)
-    await here.ended
+    with tunnels.watch(here, x, binding):
+        await here.ended

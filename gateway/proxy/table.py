@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -27,6 +29,10 @@ from gateway.proxy.policies import (
     WebSockets,
     ZoneUse,
 )
+from gateway.proxy.reports import Skipped
+
+_CREDENTIALS: Final = ("x-api-key", "authorization")
+"""Fields in which keys come."""
 
 PathType = Literal["exact", "prefix", "regex"]
 Strategy = Literal["round_robin", "weighted", "least_connections", "p2c", "health_aware", "random", "hash"]
@@ -123,24 +129,68 @@ class RoutingTable(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class _Parts(msgspec.Struct):
-    """The same, with the routes as they are written: they are read one after another, so that others get their turn."""
+    """The same, as it is written: its parts are read one after another, so that others get their turn, and one that
+    cannot be read spoils no other.
+    """
 
     revision: int = 0
     routes: tuple[msgspec.Raw, ...] = ()
-    upstreams: tuple[Upstream, ...] = ()
-    rate_limits: tuple[RateLimit, ...] = ()
+    upstreams: tuple[msgspec.Raw, ...] = ()
+    rate_limits: tuple[msgspec.Raw, ...] = ()
 
 
+class _Named(msgspec.Struct):
+    tenant: str = ""
+    name: str = ""
+    service: str = ""
+
+
+_Part = TypeVar("_Part")
 _parts = msgspec.json.Decoder(_Parts)
 _route = msgspec.json.Decoder(Route)
+_upstream = msgspec.json.Decoder(Upstream)
+_rate_limit = msgspec.json.Decoder(RateLimit)
+_named = msgspec.json.Decoder(_Named)
 
 
 def encode(table: RoutingTable) -> bytes:
     return msgspec.json.encode(table)
 
 
-def decode(data: bytes) -> RoutingTable:
-    """Raises msgspec.DecodeError or msgspec.ValidationError on what is no table."""
-    parts = _parts.decode(data)
-    routes = [_route.decode(route) for route in parts.routes]
-    return RoutingTable(parts.revision, tuple(routes), parts.upstreams, parts.rate_limits)
+def decode(data: bytes) -> tuple[RoutingTable, list[Skipped]]:
+    """What can be read of a table, and what cannot.
+
+    Raises:
+        msgspec.MsgspecError: it is none at all.
+    """
+    parts, skipped = _parts.decode(data), list[Skipped]()
+    table = RoutingTable(
+        parts.revision,
+        routes=tuple(_read(_route, "Route", parts.routes, skipped)),
+        upstreams=tuple(_read(_upstream, "Upstream", parts.upstreams, skipped)),
+        rate_limits=tuple(_read(_rate_limit, "Rate-limit policy", parts.rate_limits, skipped)),
+    )
+    return table, skipped
+
+
+def _read(
+    decoder: msgspec.json.Decoder[_Part], kind: str, parts: Iterable[msgspec.Raw], skipped: list[Skipped]
+) -> Iterator[_Part]:
+    for part in parts:
+        try:
+            yield decoder.decode(part)
+        except msgspec.MsgspecError as error:
+            named = _Named()
+            with suppress(msgspec.MsgspecError):
+                named = _named.decode(part)
+            name = named.name or named.service
+            skipped.append(Skipped(named.tenant, name, f"{kind} {name} is left out: it cannot be read: {error}."))
+
+
+def reads_credentials(table: RoutingTable) -> bool:
+    """Whether a rule of the table goes by a field that keys come in: then requests differ by more than who asks."""
+    names = [pair.name for route in table.routes for pair in route.headers]
+    names += [target.header.name for route in table.routes for target in route.targets if target.header]
+    names += [limit.by.removeprefix("header:") for limit in table.rate_limits]
+    names += [each.sticky.by.removeprefix("header:") for each in table.upstreams]
+    return any(name.lower() in _CREDENTIALS for name in names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -47,7 +47,9 @@ _FAMILIES: Final[dict[str, tuple[type[Any], ...]]] = {
 
 
 class Consumer(KeyRecord, frozen=True):
-    """Who comes with a token, in the shape of a key. `id` names it among all, `subject` among its issuer's."""
+    """Who comes with a token, in the shape of a key. `id` names it among all, `subject` among its issuer's.
+    `expires_at` is when the token ends, leeway included.
+    """
 
     subject: str = ""
     issuer: str = ""
@@ -62,7 +64,6 @@ class _Issuer(NamedTuple):
 class _Verified(NamedTuple):
     consumer: Consumer
     issuer: str
-    until: float
 
 
 class Tokens:
@@ -73,6 +74,11 @@ class Tokens:
         self._now = now
         self._issuers: dict[tuple[str, str], list[_Issuer]] = {}
         self._verified: dict[tuple[str, str], _Verified] = {}
+
+    @property
+    def era(self) -> object:
+        """Another object whenever issuers or their keys have changed: what was found out before may not hold then."""
+        return self._verified
 
     def take(self, body: bytes) -> None:
         """Serve this section. An issuer that cannot be used is left out and logged; keys that were fetched stay."""
@@ -102,11 +108,15 @@ class Tokens:
     async def run(self) -> None:
         """Fetch the keys that are due, until cancelled."""
         while True:
-            due = [issuer.source for issuer in self._all() if issuer.source.due]
-            await asyncio.gather(*(source.refresh() for source in due))
-            if due:
-                self._verified = {}  # a key that its issuer withdrew proves nothing any more
+            await self.fetch_due(self._all())
             await asyncio.sleep(TICK_SECONDS)
+
+    async def fetch_due(self, issuers: Iterable[_Issuer]) -> bool:
+        """Fetch the keys of those of whom they are due; whether there was one."""
+        due = [issuer.source for issuer in issuers if issuer.source.due]
+        if any(await asyncio.gather(*(source.refresh() for source in due))):
+            self._verified = {}  # a key that its issuer withdrew proves nothing any more
+        return bool(due)
 
     def verify(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> Consumer:
         """Who a token of one of the tenant's issuers speaks of. `allowed` names issuers, empty is all; `now` is in
@@ -116,17 +126,21 @@ class Tokens:
             Problem: api_key_invalid, api_key_expired; unavailable while its issuer's keys have never been there.
         """
         known = self._verified.get((tenant, token))
-        if known is not None and now < known.until and (not allowed or known.issuer in allowed):
+        if known is not None and now < known.consumer.expires_at and (not allowed or known.issuer in allowed):
             return known.consumer
         issuer, claims = self._check(tenant, allowed, token, now)
         consumer = _consumer(issuer.record, claims)
         if len(self._verified) >= REMEMBERED:
             self._verified.clear()
-        until = float(claims["exp"]) + issuer.record.leeway
-        self._verified[tenant, token] = _Verified(consumer, issuer.record.name, until)
+        self._verified[tenant, token] = _Verified(consumer, issuer.record.name)
         return consumer
 
-    def _check(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> tuple[_Issuer, dict[str, Any]]:
+    def read(self, tenant: str, allowed: Sequence[str], token: str) -> tuple[dict[str, Any], list[_Issuer]]:
+        """A token's header, and the issuers by whom it may be. Nothing of it is verified.
+
+        Raises:
+            Problem: api_key_invalid.
+        """
         if len(token) > MAX_TOKEN:
             raise refused("The token is too long.")
         try:
@@ -141,6 +155,10 @@ class Tokens:
         issuers = [issuer for issuer in issuers if not allowed or issuer.record.name in allowed]
         if not issuers:
             raise refused("The token is from an issuer that is not believed here.")
+        return header, issuers
+
+    def _check(self, tenant: str, allowed: Sequence[str], token: str, now: float) -> tuple[_Issuer, dict[str, Any]]:
+        header, issuers = self.read(tenant, allowed, token)
         problem = None
         for issuer in issuers:
             try:
@@ -235,6 +253,7 @@ def _consumer(record: IssuerRecord, claims: dict[str, Any]) -> Consumer:
         tenant=record.tenant,
         hash="",
         scopes=tuple(dict.fromkeys((*((INVOKE,) if record.grants_invoke else ()), *_scopes(record, claims)))),
+        expires_at=float(claims["exp"]) + record.leeway,
         subject=subject,
         issuer=record.issuer,
     )

@@ -7,7 +7,9 @@ too long or is gone ends the whole; as far as a frame can still be put in, the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -25,13 +27,17 @@ Lost = Callable[[Exception | None], None]
 """Who is told that a connection is gone."""
 GOODBYE_SECONDS: Final = 5.0
 """How long a side that was told to end may take for it."""
+_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""After a minute of silence the system asks a peer whether it is there; one that has not answered a minute later is
+gone.
+"""
 
 
 class End(asyncio.Protocol):
     """One side of a tunnel. `frames` are those that it sends."""
 
     def __init__(self, tunnel: Tunnel, frames: Frames, on_lost: Lost | None = None) -> None:
-        self._tunnel = tunnel
+        self.tunnel = tunnel
         self._on_lost = on_lost
         self.frames = frames
         self.other: End
@@ -41,7 +47,7 @@ class End(asyncio.Protocol):
         self.gone = False
 
     def data_received(self, data: bytes) -> None:
-        self._tunnel.came(self, data)
+        self.tunnel.came(self, data)
 
     def pause_writing(self) -> None:
         if not self.other.gone:
@@ -53,20 +59,31 @@ class End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
-        if self._on_lost is not None:
-            self._on_lost(exc)
-        self._tunnel.lost(self)
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(exc)
+        self.tunnel.lost(self)
 
-    def say(self, code: int, why: str) -> None:
-        """Put in a Close frame, if what was sent so far is whole frames, and close."""
+    def tell(self, code: int, why: str) -> None:
+        """Put in a Close frame, if what was sent so far is whole frames and none of them was one."""
+        if self.gone or self.told or self.other.frames.closed or not self.other.frames.between:
+            return
+        # A frame to the service has to be masked as a client's is.
+        mask = secrets.token_bytes(4) if self.other.frames.masked else None
+        self.transport.write(close_frame(code, why, mask=mask))
+        self.told = True
+
+    def dismiss(self, code: int, why: str) -> None:
+        """The same, and close without waiting for more."""
         if self.gone or self.transport.is_closing():
             return
-        if not self.told and not self.other.frames.closed and self.other.frames.between:
-            # A frame to the service has to be masked as a client's is.
-            mask = secrets.token_bytes(4) if self is self._tunnel.service else None
-            self.transport.write(close_frame(code, why, mask=mask))
+        self.tell(code, why)
         self.told = True
         self.transport.close()
+
+    def part(self) -> None:
+        """Let go of the others: nobody calls any more, and Python's collector need not look for cycles here."""
+        del self.tunnel, self.other
 
 
 class Tunnel:
@@ -77,7 +94,7 @@ class Tunnel:
         self._idle = policy.idle
         self._heard = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
-        self._draining = False
+        self._goodbye: tuple[int, str] | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.client = End(self, Frames(masked=True, message_bytes=policy.message_bytes), client_lost)
         self.service = End(self, Frames(masked=False, message_bytes=policy.message_bytes))
@@ -89,6 +106,7 @@ class Tunnel:
         if self._idle:
             self._timer = self._loop.call_later(self._idle, self._check_idle)
         for end, data in ((self.client, early), (self.service, answer)):
+            _probe(end.transport)
             if data:
                 self.came(end, data)
 
@@ -106,8 +124,7 @@ class Tunnel:
                 end.transport.close()  # the answer to our Close frame
             return
         other.transport.write(data)
-        if self._draining:
-            self.drain()
+        self._say_goodbye()
 
     def lost(self, end: End) -> None:
         """One side's connection is gone."""
@@ -115,36 +132,44 @@ class Tunnel:
         if other.gone:
             if self._timer is not None:
                 self._timer.cancel()
+            end.part()
+            other.part()
             if not self.ended.done():
                 self.ended.set_result(None)
         elif end.frames.closed or end.told:
             other.transport.close()
         elif other is self.client:
-            other.say(INTERNAL_ERROR, "The service closed the connection.")
+            other.dismiss(INTERNAL_ERROR, "The service closed the connection.")
         else:
             other.transport.close()  # without a Close frame, as the client did
 
     def stop(self, code: int, why: str) -> None:
         """End both sides now."""
-        self.client.say(code, why)
-        self.service.say(code, why)
-        self._within(GOODBYE_SECONDS)
+        self._cut_soon(code, why)
+        self.client.dismiss(code, why)
+        self.service.dismiss(code, why)
+
+    def close(self, code: int, why: str) -> None:
+        """Tell both sides to go, each as soon as the frame that it is being sent is whole, and let them answer."""
+        self._cut_soon(code, why)
+        self._say_goodbye()
 
     def drain(self) -> None:
-        """Tell both sides to go, each as soon as the frame that it is being sent is whole."""
-        if not self._draining:
-            self._draining = True
-            self._within(GOODBYE_SECONDS)
-        for end in (self.client, self.service):
-            if not (end.told or end.gone or end.other.frames.closed) and end.other.frames.between:
-                mask = secrets.token_bytes(4) if end is self.service else None
-                end.transport.write(close_frame(GOING_AWAY, "The gateway restarts.", mask=mask))
-                end.told = True
+        self.close(GOING_AWAY, "The gateway restarts.")
 
-    def _within(self, seconds: float) -> None:
+    def _say_goodbye(self) -> None:
+        if self._goodbye is not None:
+            self.client.tell(*self._goodbye)
+            self.service.tell(*self._goodbye)
+
+    def _cut_soon(self, code: int, why: str) -> None:
+        """What is said first counts, and from then on time runs."""
+        if self._goodbye is not None or self.ended.done():
+            return
+        self._goodbye = code, why
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._cut)
+        self._timer = self._loop.call_later(GOODBYE_SECONDS, self._cut)
 
     def _cut(self) -> None:
         for end in (self.client, self.service):
@@ -157,3 +182,13 @@ class Tunnel:
             self._timer = self._loop.call_at(due, self._check_idle)
         else:
             self.stop(NORMAL, f"Nothing was said for {self._idle:g} s.")
+
+
+def _probe(transport: asyncio.Transport) -> None:
+    """Have a peer missed that vanished without a word, though neither side has anything to say or a limit to keep."""
+    connection = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # it may be gone by now
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            if (option := getattr(socket, name, None)) is not None:  # not every system lets one choose
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -45,6 +45,12 @@ class UpgradingServer(Server):
         else:
             super().data_received(data)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._upgrading:
+            # Among them is this connection, which would wait for Python's collector then.
+            self.scope.pop("extensions", None)
+        super().connection_lost(exc)
+
     def _hold(self, data: bytes) -> None:
         self._early += data
         if len(self._early) > EARLY_LIMIT:

@@ -234,6 +234,7 @@ class Connection(asyncio.Protocol):
         """Leave the connection to another protocol, after an answer 101; answers with what came after that."""
         self.transport.set_protocol(protocol)
         self.transport.resume_reading()
+        del self._parser  # it leads back to the connection, which would wait for Python's collector
         return self.transport, self.leftover
 
     def abort(self, error: Exception) -> None:

@@ -36,6 +36,8 @@ SCOPES: Final = (
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE: Final = re.compile(r"(anm_([0-9A-Za-z]{10})_[0-9A-Za-z]{32})_([0-9A-Za-z]{6})", re.ASCII)
+KEY_BYTES: Final = 54
+"""Every key is as long."""
 _REMEMBERED: Final = 20_000
 
 
@@ -114,7 +116,15 @@ def within(address: str, networks: tuple[str, ...]) -> bool:
         return False
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    return any(parsed in ipaddress.ip_network(network, strict=False) for network in networks)
+    return any(_holds(network, parsed) for network in networks)
+
+
+def _holds(network: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """What is no network holds nothing: it must not open a key to everybody, nor end in a mistake."""
+    try:
+        return address in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def well_formed(text: str) -> bool:

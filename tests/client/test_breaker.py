@@ -140,6 +140,60 @@ def test_it_ignores_a_vote_from_before_it_opened(breaker: CircuitBreaker) -> Non
     assert breaker.snapshot(160.0).state == "half_open"
 
 
+def test_a_call_that_broke_off_after_it_was_good_counts_as_a_failure(breaker: CircuitBreaker) -> None:
+    for _ in range(5):
+        ticket = breaker.acquire(100.0)
+        assert ticket is not None
+        breaker.settle(ticket, Outcome.SUCCESS, 100.0)
+        breaker.blame(ticket, 100.0)
+    seen = breaker.snapshot(100.0)
+    assert (seen.state, seen.reason) == ("open", "5 of 10 calls failed within 10 s.")
+
+
+def test_a_call_from_before_it_opened_that_breaks_off_late_ends_no_trial(breaker: CircuitBreaker) -> None:
+    early = breaker.acquire(100.0)
+    assert early is not None
+    breaker.settle(early, Outcome.SUCCESS, 100.0)
+    fail(breaker, 5, 100.0)
+    breaker.blame(early, 161.0)
+    assert breaker.snapshot(161.0).state == "half_open"
+    breaker.blame(early, 161.0)
+    assert breaker.snapshot(161.0).state == "half_open"
+    succeed(breaker, 3, 161.0)
+    breaker.blame(early, 162.0)
+    assert breaker.snapshot(162.0).failures == 0
+
+
+def test_a_trial_that_breaks_off_was_a_bad_one(opened: CircuitBreaker) -> None:
+    ticket = opened.acquire(160.0)
+    assert ticket is not None
+    opened.settle(ticket, Outcome.SUCCESS, 160.0)
+    opened.blame(ticket, 161.0)
+    assert opened.snapshot(161.0).state == "open"
+    tickets = [opened.acquire(221.0) for _ in range(3)]
+    for ticket in tickets:
+        assert ticket is not None
+        opened.settle(ticket, Outcome.SUCCESS, 221.0)
+    for ticket in tickets:  # closed by them
+        assert ticket is not None
+        opened.blame(ticket, 222.0)
+    assert opened.snapshot(222.0).failures == 3
+
+
+def test_nobody_tries_when_another_may(opened: CircuitBreaker) -> None:
+    opened.try_until = 170.0
+    tickets = [opened.acquire(165.0), opened.acquire(170.0)]
+    assert tickets[0] is not None
+    assert tickets[1] is None
+    assert opened.snapshot(170.0).state == "half_open"  # what is out may still decide
+    opened.settle(tickets[0], Outcome.SUCCESS, 171.0)
+    seen = opened.snapshot(171.0)
+    assert (seen.state, seen.retry_in, seen.relapsed) == ("open", 0.0, False)
+    opened.try_until = 180.0
+    succeed(opened, 3, 172.0)
+    assert opened.snapshot(172.0).recovered
+
+
 def test_an_operator_holds_it_open_until_reset(breaker: CircuitBreaker) -> None:
     breaker.force("open", 100.0, "moving house")
     assert breaker.acquire(10_000.0) is None

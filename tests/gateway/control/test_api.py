@@ -408,8 +408,8 @@ class TestExplain:
         client.patch("/v1/routes/orders", {"auth": {"methods": ["key", "jwt"]}})
         token = {"name": "Authorization", "value": "Bearer a.b.c"}
         found = client.post("/v1/routes/explain", {"path": "/orders", "headers": [token]}).json()
-        assert (found["admission"]["admitted"], found["status"]) == (None, None)
-        assert "JWT, which is not verified here" in found["admission"]["sentence"]
+        assert (found["admission"]["admitted"], found["status"]) == (False, 401)
+        assert found["admission"]["sentence"] == "This is no JSON Web Token."
         assert key not in caplog.text
         assert ApiKey.objects.get(public_id=made["public_id"]).last_used_at is None
 

@@ -14,6 +14,7 @@ from gateway.proxy.reports import LeftOut
 from registry.live.instances import Document, Endpoint, Fact, Key
 from registry.live.store import SyncStore
 from registry.models import AuditEntry
+from registry.services import audit
 from tests.api import api, code
 
 pytestmark = pytest.mark.django_db
@@ -78,6 +79,25 @@ class TestInstancesLeftOut:
         assert "theirs" not in text
 
 
+class TestSkipped:
+    """What workers cannot serve of a table."""
+
+    def test_explain_says_it_to_its_tenant_and_metrics_count_it(self, store: redis.Redis) -> None:
+        ours, theirs = (
+            guard.Skipped(tenant, "old", f"Route old of {tenant} is bad.") for tenant in ("default", "acme")
+        )
+        for worker, skipped in (("a", (ours, theirs)), ("b", (ours,)), ("c", ())):
+            said = guard.WorkerReport(worker, 1.0, skipped=skipped)
+            store.set(f"{guard.REPORTS}:{worker}", msgspec.json.encode(said))
+            store.zadd(guard.REPORTS, {worker: 1.0})
+        assert api().post("/v1/routes/explain", {}).json()["skipped"] == ["Route old of default is bad."]
+        assert api("acme").post("/v1/routes/explain", {}).json()["skipped"] == ["Route old of acme is bad."]
+        metrics = api().get("/v1/metrics").json()
+        assert [each["skipped"] for each in metrics["gateway"]["workers"]] == [2, 1, 0]
+        text = api().get("/v1/metrics", headers={"Accept": "text/plain"}).content.decode()
+        assert 'anumate_gateway_table_skipped{worker="a"} 2' in text
+
+
 class TestBreakers:
     def test_a_breaker_is_the_worst_of_what_its_workers_say(self, store: redis.Redis) -> None:
         report(store, "a", breaker(calls=30, failures=3))
@@ -122,6 +142,41 @@ class TestBreakers:
         entry = AuditEntry.objects.filter(action=f"breaker {past}").last()
         assert entry is not None
         assert entry.reason == "deploy"
+
+    def test_a_word_is_younger_than_the_last_also_when_the_stores_clock_went_back(self, store: redis.Redis) -> None:
+        report(store, "a", breaker())
+        ahead = guard.Force("open", 9_000_000_000_000_000 // 2)
+        store.hset(guard.FORCE, "default/orders", msgspec.json.encode(ahead))
+        assert api().post("/v1/circuit-breakers/orders-circuit/reset").json()["generation"] == ahead.generation + 1
+
+    @pytest.mark.parametrize("body", [b"{", b"5", b"{}", b"\xff"])
+    def test_a_word_that_cannot_be_read_is_replaced(self, store: redis.Redis, body: bytes) -> None:
+        report(store, "a", breaker())
+        store.hset(guard.FORCE, "default/orders", body)
+        assert api().post("/v1/circuit-breakers/orders-circuit/open").status_code == 202
+        raw = store.hgetall(guard.FORCE)
+        assert isinstance(raw, dict)
+        assert guard._forces(raw)["default", "orders"].action == "open"
+
+    def test_of_two_operators_at_once_the_younger_word_stays(
+        self, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        report(store, "a", breaker())
+        faster = [guard.Force("close", 9_000_000_000_000_000 // 2, "another")]
+
+        def note(*args: Any, **more: Any) -> None:
+            if faster:  # between the number that ours was given and its coming into force
+                store.hset(guard.FORCE, "default/orders", msgspec.json.encode(faster.pop()))
+            audit.note(*args, **more)
+
+        monkeypatch.setattr("gateway.control.breakers.note", note)
+        said = api().post("/v1/circuit-breakers/orders-circuit/open").json()
+        raw = store.hgetall(guard.FORCE)
+        assert isinstance(raw, dict)
+        force = guard._forces(raw)["default", "orders"]
+        assert (force.action, force.generation) == ("open", said["generation"])
+        assert force.generation > 9_000_000_000_000_000 // 2
+        assert AuditEntry.objects.filter(action="breaker opened").count() == 1
 
     @pytest.mark.parametrize("name", ["theirs-circuit", "nobody-circuit", "orders"])
     def test_a_breaker_of_another_tenant_or_of_nobody_is_not_found(self, store: redis.Redis, name: str) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
+import time
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from anumate.lib.problem import Problem
 from gateway.control.compile import Compiled
 from gateway.control.explain import explain
+from gateway.control.tokens import PatientTokens
 from gateway.proxy.policies import Auth, Cors, Pair, Redirect, Rewrite, WebSockets
 from gateway.proxy.table import RoutingTable
+from registry.live.issuers import IssuerRecord, IssuerSection
 from registry.live.keys import KeyRecord, make, secret_hash
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import PEPPER, Running, World, a_route, gateway, service, world
+from tests.gateway.proxy.test_tokens import PRIVATE, Jwks, issuer, jwks, token
 
-__all__ = ["gateway", "service", "world"]  # fixtures of the data plane's tests
+__all__ = ["gateway", "jwks", "service", "world"]  # fixtures of the data plane's tests
 
 OPEN: dict[str, Any] = {"auth_required": False}
 ROUTES = (
@@ -199,6 +205,98 @@ async def test_explain_judges_the_key_among_the_headers_as_the_gateway_does(
         if (said := explained(each)) != (done := await answered(world, gateway, each))
     ]
     assert not differ, "\n".join(differ)
+
+
+def tokens_of_all_kinds() -> dict[str, str]:
+    """By what is to be said of them."""
+    soon = time.time() + 60
+    others = ec.generate_private_key(ec.SECP256R1())
+    return {
+        "good": token(exp=soon, name="Ann"),
+        "by a secret": token("HS256", iss="https://secret", exp=soon),
+        "by a published key": token(iss="https://published", kid="one", exp=soon),
+        "by no published key": token(iss="https://published", kid="two", exp=soon),
+        "by somebody away": token(iss="https://away", kid="one", exp=soon),
+        "with scopes": token(exp=soon, scope="gateway:read"),
+        "expired": token(exp=soon - 600),
+        "too early": token(exp=soon, nbf=soon + 600),
+        "for others": token(aud="others", exp=soon),
+        "of nobody": token(sub=None, exp=soon),
+        "by a stranger": token(iss="https://stranger", exp=soon),
+        "signed by others": token(key=others, exp=soon),
+        "another algorithm": token("RS256", exp=soon),
+        "too long": token(exp=soon, more="x" * 7000),
+        "nonsense": "a.b.c",
+        "empty": "",
+    }
+
+
+@pytest.mark.usefixtures("explaining")
+async def test_explain_judges_a_token_as_the_gateway_does_and_in_the_same_words(
+    world: World, gateway: Running, jwks: Jwks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    records: tuple[IssuerRecord, ...] = (
+        issuer(),
+        issuer("HS256", name="secret", issuer="https://secret"),
+        issuer(name="published", issuer="https://published", jwks_url=jwks.url),
+        issuer(name="away", issuer="https://away", jwks_url="http://127.0.0.1:1/jwks"),
+    )
+    routes = (*ROUTES, a_route("login", id=20, path="/login", auth=Auth(("jwt",), issuers=("login",))))
+    world._publish("issuers", msgspec.json.encode(IssuerSection(records)))
+    world.publish(*routes)
+    await gateway.serves(world._revision)
+    await eventually(lambda: any(each.source.fetches and each.source.keys for each in gateway.app.tokens._all()))
+    compiled = Compiled(RoutingTable(1, routes), [])
+    monkeypatch.setattr("gateway.control.explain.compile_table", lambda _: compiled)
+    monkeypatch.setattr("gateway.control.tokens.section", lambda: IssuerSection(records))
+    monkeypatch.setattr("gateway.control.callers.ring_for", lambda _: gateway.app.node.keys)
+    monkeypatch.setattr("gateway.control.explain._rate_limits", lambda *_: [])
+    differ, accepted = [], set()
+    for kind, presented in tokens_of_all_kinds().items():
+        for path in ("/tokens", "/either", "/login", "/more", "/orders"):
+            fields = (("Authorization", f"Bearer {presented}"),)
+            asked = {"method": "GET", "host": "h", "target": path, "headers": fields}
+            found = await asyncio.to_thread(explain, "default", **asked)
+            admission = found.admission
+            assert admission is not None
+            said = (admission.code, admission.sentence) if admission.admitted is False else (None, "")
+            answer = await gateway.raw(f"GET {path} HTTP/1.1\r\nHost: h\r\n{': '.join(*fields)}\r\n\r\n".encode())
+            refused = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2]) if answer[9:10] != b"2" else {}
+            if said != (done := (refused.get("code"), refused.get("detail", ""))):
+                differ.append(f"{kind} {path}: {said} is said, {done} is done")
+            if admission.admitted and path == "/tokens":
+                accepted.add((kind, admission.consumer, admission.issuer))
+            if presented:
+                assert presented not in str(found)
+                assert presented not in caplog.text
+    assert not differ, "\n".join(differ)
+    assert accepted == {
+        ("good", "ann", "https://login"),
+        ("with scopes", "ann", "https://login"),
+        ("by a secret", "ann", "https://secret"),
+        ("by a published key", "ann", "https://published"),
+    }
+
+
+async def test_explain_asks_an_issuer_as_seldom_as_a_worker_does_and_no_other(
+    jwks: Jwks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    other = await Jwks().start()
+    records = (
+        issuer(jwks_url=jwks.url),
+        issuer(name="other", issuer="https://other", jwks_url=other.url),
+    )
+    monkeypatch.setattr("gateway.control.tokens.section", lambda: IssuerSection(records))
+    patient, now = PatientTokens(), time.time()
+    good, strange = token(kid="one", exp=now + 60), token(kid="two", exp=now + 60)
+    for _ in range(3):
+        assert (await asyncio.to_thread(patient.verify, "default", (), good, now)).subject == "ann"
+        with pytest.raises(Problem):
+            await asyncio.to_thread(patient.verify, "default", (), strange, now)
+    assert (jwks.asked, other.asked) == (1, 0)
+    await other.stop()
 
 
 @pytest.mark.usefixtures("explaining")

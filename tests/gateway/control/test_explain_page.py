@@ -59,6 +59,15 @@ def test_a_key_is_judged_and_never_shown(viewer: Client) -> None:
     assert made.secret not in page
 
 
+def test_keys_and_tokens_among_the_header_fields_are_not_shown_again(viewer: Client) -> None:
+    fields = "X-A: shown\nauthorization : Bearer a.b.c\nX-API-Key: anm_1"
+    for method in ("GET", "a b"):
+        page = asked(viewer, address="/orders", headers=fields, method=method)
+        assert "X-A: shown" in page
+        assert "a.b.c" not in page
+        assert "anm_1" not in page
+
+
 def test_what_cannot_be_asked_is_said_at_its_field(viewer: Client) -> None:
     page = asked(viewer, address="nonsense://", headers="no colon", method="a b")
     for sentence in ("This is no address and no path.", "has no colon. Write it as name: value.", "is no method."):

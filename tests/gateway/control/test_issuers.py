@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import jwt
 import msgspec
 import pytest
 import redis
@@ -44,6 +46,40 @@ def test_an_issuer_is_made_read_changed_and_taken_away() -> None:
     assert caller.patch("/v1/jwt-issuers/login", {"enabled": False}, format="json").status_code == 200
     assert section().issuers == ()
     assert caller.delete("/v1/jwt-issuers/login").status_code == 204
+
+
+def test_a_request_with_a_token_is_explained_by_the_issuers_that_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    caller = api()
+    caller.post("/v1/jwt-issuers", HS, format="json")
+    caller.post("/v1/routes", {"name": "orders", "path": "/", "service": "orders", "auth": {"methods": ["jwt"]}})
+    said = {"iss": LOGIN["issuer"], "aud": "orders", "sub": "ann", "exp": time.time() + 60, "more": "x" * 2000}
+    token = jwt.encode(said, SECRET, "HS256")
+    asked = {"path": "/", "headers": [{"name": "Authorization", "value": f"Bearer {token}"}]}
+
+    def explained() -> Any:
+        found = caller.post("/v1/routes/explain", asked).json()
+        assert token not in str(found)
+        return found
+
+    found = explained()
+    assert found["admission"] | {"methods": [], "scopes": []} == {
+        "auth_required": True,
+        "methods": [],
+        "scopes": [],
+        "admitted": True,
+        "sentence": "The token of ann from https://login.example.com may use the route.",
+        "code": None,
+        "consumer": "ann",
+        "issuer": "https://login.example.com",
+    }
+    assert found["status"] is None
+    caller.patch("/v1/jwt-issuers/login", {"audiences": ["payments"]}, format="json")
+    found = explained()
+    assert (found["status"], found["code"]) == (401, "api_key_invalid")
+    assert found["admission"]["sentence"] == "The token is for somebody else (aud)."
+    caller.patch("/v1/jwt-issuers/login", {"enabled": False}, format="json")
+    assert explained()["admission"]["sentence"] == "The token is from an issuer that is not believed here."
+    assert token not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gateway.proxy.app import Gateway
 from gateway.proxy.balancer import Balancer, Group
 from gateway.proxy.config import Config
 from gateway.proxy.endpoints import Endpoint
+from gateway.proxy.guard import Guard
 from gateway.proxy.policies import Pair
 from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool
@@ -270,6 +271,24 @@ async def test_operators_hold_a_breaker_and_let_it_go(gateway: Running, world: W
     await eventually(lambda: report(0.0).breakers[0].state == "closed", seconds=2)
     want("open", 1)  # an old word, late
     assert (await gateway.get()).status_code == 200
+
+
+async def test_a_worker_that_starts_knows_what_operators_want_before_its_first_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish(a_route())
+    await world.service()
+    world.redis.hset("anumate:{g}:force", "default/orders", json.dumps({"action": "open", "generation": 1}))
+    exchange = Guard.exchange
+
+    async def slowly(guard: Guard, *more: Any) -> None:
+        await asyncio.sleep(0.3)
+        await exchange(guard, *more)
+
+    monkeypatch.setattr(Guard, "exchange", slowly)
+    gateway = await world.gateway()
+    answer = await gateway.get()
+    assert (answer.status_code, answer.json()["code"]) == (503, "circuit_open")
 
 
 async def test_workers_report_their_breakers(gateway: Running, world: World) -> None:

@@ -94,3 +94,7 @@ def test_its_own_close_frames_are_in_order(mask: bytes | None) -> None:
     frames.follow(data)
     assert frames.closed
     assert frames.between
+
+
+def test_a_reason_that_is_too_long_is_cut_between_two_characters() -> None:
+    assert close_frame(1008, "w" + "ö" * 100) == frame(8, b"\x03\xf0w" + "ö".encode() * 61, mask=None)

@@ -32,6 +32,13 @@ async def a_gateway(world: World, *fields: api_keys.KeyRecord, **env: Any) -> Ru
     return gateway
 
 
+async def test_a_network_that_is_none_lets_nobody_in_and_shuts_no_other(world: World) -> None:
+    world.publish(a_route())
+    gateway = await a_gateway(world, record(world, networks=("10.0.0.0/33",)))
+    assert (await gateway.get()).json()["code"] == "scope_missing"
+    assert api_keys.within("127.0.0.1", ("10.0.0.0/33", "127.0.0.0/8"))
+
+
 async def test_a_key_for_some_routes_is_refused_on_the_others(world: World) -> None:
     world.publish(a_route(), a_route("bills"))
     gateway = await a_gateway(world, record(world, routes=("orders",)))

@@ -8,14 +8,16 @@ import sys
 import weakref
 from typing import Any
 
+import msgspec
 import pytest
 
+from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import heap
 from gateway.proxy.live import Compiled
-from gateway.proxy.policies import Redirect, Rewrite
+from gateway.proxy.policies import Redirect, Rewrite, Tls
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import Subscriber
-from gateway.proxy.table import Route, RoutingTable, Target, encode
+from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, encode
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import World, a_route
 
@@ -25,7 +27,88 @@ def test_a_tenants_bad_route_leaves_anothers_of_the_same_name_alone() -> None:
     good = Route(2, "api", "default", (Target("orders"),))
     compiled = Compiled(encode(RoutingTable(1, (bad, good))))
     assert [route.id for route in compiled.table.routes] == [2]
-    assert [name for name, _ in compiled.skipped] == ["api"]
+    assert [(each.tenant, each.name) for each in compiled.skipped] == [("acme", "api")]
+
+
+async def test_what_cannot_be_read_or_used_of_a_table_is_left_out_and_shown_and_the_rest_serves(world: World) -> None:
+    table = msgspec.json.decode(
+        encode(
+            RoutingTable(
+                1,
+                routes=(
+                    a_route(auth_required=False, rate_limits=("none", "gold")),
+                    a_route("odd", id=1),
+                    a_route("torn", id=2),
+                    a_route("unclear", id=3, path="(" * 100, path_type="regex"),
+                    a_route("large", id=4, path="((a{100}){100}){100}", path_type="regex"),
+                    a_route("old", id=5, targets=(Target("orders", version="nonsense"),)),
+                    a_route("balanced", "mixed", id=6, auth_required=False),
+                    a_route("secret", "private", id=7, auth_required=False),
+                ),
+                upstreams=(
+                    Upstream("default", "mixed", concurrent=7),
+                    Upstream("default", "private", tls=Tls(certificate="nonsense")),
+                    Upstream("default", "fragile", breaker=BreakerPolicy(window_seconds=0)),
+                ),
+                rate_limits=(
+                    RateLimit("default", "none", 0, 1, "key"),
+                    RateLimit("default", "gold", 5, 5, "key"),
+                    RateLimit("default", "odd", 1, 1, "key"),
+                ),
+            )
+        )
+    )
+    table["routes"][1]["path_type"] = "glob"
+    table["routes"][2] = {"tenant": "default", "name": "torn", "targets": 7}
+    table["routes"].append([])
+    table["upstreams"][0]["load_balancing"] = "astrology"
+    table["rate_limits"][2]["burst"] = "many"
+    services = [await world.service(name) for name in ("orders", "mixed", "private")]
+    world._publish("routes", msgspec.json.encode(table))
+    gateway = await world.gateway()
+    for name in ("orders", "mixed", "private"):
+        await gateway.knows(name, 1)
+    answers = [await gateway.get(path) for path in ("/orders", "/balanced", "/secret", "/odd")]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404]
+    assert answers[0].headers["ratelimit-policy"] == '"gold";q=5;w=1'
+    assert [len(service.calls) for service in services] == [1, 1, 1]
+    report = gateway.app.guard.report(0.0)
+    names = ["odd", "torn", "", "mixed", "odd", "old", "fragile", "unclear", "large", "none", "private"]
+    assert [each.name for each in report.skipped] == names
+    assert all(each.sentence.endswith(".") for each in report.skipped)
+    assert f'worker_skipped{{worker="{report.worker}"}} {len(names)}\n' in (await gateway.get("/-/metrics")).text
+
+
+async def test_a_route_that_cannot_be_bound_answers_for_itself_alone_and_is_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not left out: its requests would go to the route behind it, which takes whatever comes."""
+
+    def cors(route: Route) -> Any:
+        if route.name == "bad":
+            raise RuntimeError("a mistake")
+
+    monkeypatch.setattr("gateway.proxy.live.of_route", cors)
+    service = await world.service()
+    everything = a_route(path="/", auth_required=False)
+    world.publish(everything, a_route("bad", id=1, auth_required=False))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    answers = [await gateway.get("/bad"), await gateway.get("/bad")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(500, "route_unusable")] * 2
+    long_way = b"POST /bad HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
+    assert b'"code":"route_unusable"' in await gateway.raw(long_way)
+    assert "mistake" not in answers[0].text
+    assert (await gateway.get("/other")).status_code == 200
+    assert len(service.calls) == 1
+    assert caplog.text.count("Route bad cannot be served: RuntimeError('a mistake')") == 1
+    (shown,) = gateway.app.guard.report(0.0).skipped
+    assert (shown.tenant, shown.name) == ("default", "bad")
+    assert "_skipped{" in (await gateway.get("/-/metrics")).text
+    world.publish(everything)
+    await gateway.serves(world._revision)
+    assert (await gateway.get("/bad")).status_code == 200
+    assert not gateway.app.live.skipped
 
 
 async def test_whatever_compiling_raises_the_old_table_stays(monkeypatch: pytest.MonkeyPatch) -> None:

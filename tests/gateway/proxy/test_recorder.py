@@ -52,3 +52,25 @@ async def test_what_is_counted_while_redis_is_away_arrives_later(store: redis.Re
         connection = back
         await recorder.flush()
     assert totals(store)["default|r|orders|200"] == 3
+
+
+async def test_a_flush_takes_what_was_there_when_it_began(store: redis.Redis, redis_url: str) -> None:
+    async with aioredis.from_url(redis_url) as client:
+        busy = Recorder(lambda: connection)  # type: ignore[arg-type, return-value]
+
+        class Serves:
+            """A worker that serves a request whenever it waits for Redis."""
+
+            asked = 0
+
+            async def eval(self, *arguments: Any) -> Any:
+                self.asked += 1
+                assert self.asked == 1
+                busy.record("default", "r", "orders", 200, 0.0)
+                return await client.eval(*arguments)
+
+        connection = Serves()
+        busy.record("default", "r", "orders", 200, 0.0)
+        await busy.flush()
+    assert totals(store)["default|r|orders|200"] == 1
+    assert sum(tally.count for tally in busy.tallies.values()) == 1

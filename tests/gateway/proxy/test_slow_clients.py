@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import Running, Service, World, a_route
+from tests.gateway.proxy.conftest import Call, Running, Service, World, a_route
 
 EACH = 50
+FILES = 4096
 HEAD = "POST /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {key}\r\nContent-Length: 1000\r\n\r\n"
 
 
@@ -20,6 +23,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.writers: list[asyncio.StreamWriter] = []
+        self.quiet: list[asyncio.StreamWriter] = []  # of those that have said all they have to
         self.readers: list[asyncio.StreamReader] = []
 
     async def come(self, port: int, data: bytes, count: int = EACH) -> None:
@@ -37,8 +41,28 @@ class Crowd:
                     writer.write(b"x")
             await asyncio.sleep(0.02)
 
+    async def read_slowly(self, port: int, data: bytes, count: int) -> list[asyncio.StreamReader]:
+        """Clients with little room for an answer."""
+        readers = []
+        for _ in range(count):
+            narrow = socket.socket()
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            narrow.connect(("127.0.0.1", port))
+            reader, writer = await asyncio.open_connection(sock=narrow, limit=1024)
+            writer.write(data)
+            readers.append(reader)
+            self.quiet.append(writer)
+        return readers
+
+    async def sip(self, readers: list[asyncio.StreamReader], done: asyncio.Event) -> None:
+        """A few bytes of each answer, again and again."""
+        while not done.is_set():
+            for reader in readers:
+                await reader.read(16)
+            await asyncio.sleep(0.02)
+
     def leave(self) -> None:
-        for writer in self.writers:
+        for writer in (*self.writers, *self.quiet):
             writer.close()
 
 
@@ -49,28 +73,60 @@ async def crowd() -> AsyncIterator[Crowd]:
     here.leave()
 
 
-async def test_two_hundred_slow_clients_take_nothing_from_the_others(
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Both ends of every connection are in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        pytest.skip(f"this machine lets a process open {hard} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_thousand_slow_clients_take_nothing_from_the_others(
     world: World, service: Service, crowd: Crowd
 ) -> None:
-    gateway = await world.gateway(gateway_max_concurrent=EACH + 10)
-    await gateway.knows("orders", 1)
-    await crowd.come(gateway.port, b"")
-    await crowd.come(gateway.port, b"GET /orders HT")
-    await crowd.come(gateway.port, b"GET /orders HTTP/1.1\r\nHost: h\r\nX-Slow: ")
-    await crowd.come(gateway.port, HEAD.format(key=world.key).encode())
-    await eventually(lambda: len(gateway.connections) == 4 * EACH, what="all clients to be connected")
-    await eventually(lambda: gateway.app.admission.whole.inside == EACH, what="the requests without a body")
+    each, slow_readers = 240, 40
+    world.publish(a_route(), a_route("endless", strip_prefix=False))
 
-    # Nobody's slowness reached the service: a request whose body does not come holds no instance.
+    async def answer(call: Call) -> None:
+        if not call.line.startswith("GET /endless"):
+            await call.read_body()
+            await call.answer()
+            return
+        await call.answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        while not call.writer.is_closing():
+            await call.answer(b"4000\r\n" + bytes(0x4000) + b"\r\n")
+
+    service.handler = answer
+    gateway = await world.gateway(gateway_max_concurrent=each + slow_readers + 10)
+    await gateway.knows("orders", 1)
+    await gateway.serves(world._revision)
+    await crowd.come(gateway.port, b"", each)
+    await crowd.come(gateway.port, b"GET /orders HT", each)
+    await crowd.come(gateway.port, b"GET /orders HTTP/1.1\r\nHost: h\r\nX-Slow: ", each)
+    await crowd.come(gateway.port, HEAD.format(key=world.key).encode(), each)
+    await eventually(lambda: len(gateway.connections) == 4 * each, what="all clients to be connected")
+    await eventually(lambda: gateway.app.admission.whole.inside == each, what="the requests without a body")
+    # Their slowness did not reach the service: a request whose body does not come holds no instance.
     assert service.connections == 0
+    ask = f"GET /endless HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n\r\n".encode()
+    readers = await crowd.read_slowly(gateway.port, ask, slow_readers)
+    await eventually(lambda: len(service.calls) == slow_readers, what="the endless answers to begin")
+    assert len(gateway.connections) == 4 * each + slow_readers == 1000
+
     done = asyncio.Event()
+    reading = asyncio.create_task(crowd.sip(readers, done))
     trickling = asyncio.create_task(crowd.trickle(done))
     answers = await asyncio.gather(*(gateway.get() for _ in range(10)))
     assert [answer.status_code for answer in answers] == [200] * 10
-    for _ in range(50):
+    for _ in range(20):
         assert (await gateway.get()).status_code == 200
+    assert gateway.app.admission.whole.inside == each + slow_readers
     done.set()
-    await trickling
+    await asyncio.gather(trickling, reading)
 
 
 async def test_slow_clients_are_gone_when_their_time_is_over(world: World, crowd: Crowd) -> None:

@@ -24,7 +24,7 @@ from jwt.algorithms import ECAlgorithm
 from anumate.lib.problem import Problem
 from anumate.lib.sealing import Unsealable, seal, unseal
 from gateway.proxy import jwks as jwks_module
-from gateway.proxy.auth import consumer_fields
+from gateway.proxy.auth import consumer_lines
 from gateway.proxy.jwks import FIRST_SECONDS, KeySource
 from gateway.proxy.policies import Auth
 from gateway.proxy.tokens import Tokens
@@ -206,10 +206,12 @@ def test_nesting_that_only_just_can_be_read_is_no_mistake_of_the_gateway(depth: 
 @pytest.mark.parametrize("name", ["a\r\nX-Admin: 1", "a\0b", "änn €", "\x7f\x85", "a%0d", '"', " a "])
 def test_what_a_token_says_makes_no_field_of_its_own(name: str) -> None:
     known = tokens(issuer("HS256")).verify("default", (), token("HS256", sub=name, name=name), NOW)
-    for line in consumer_fields(known):
+    lines = consumer_lines(known).splitlines(keepends=True)
+    assert len(lines) == 4
+    for line in lines:
         assert re.fullmatch(rb"[a-z-]+: [!#$&'()*+,./:;=?@\[\]_~%0-9A-Za-z -]*\r\n", line)
         assert line.isascii()
-    shown = consumer_fields(known)[0].partition(b": ")[2]
+    shown = lines[0].partition(b": ")[2]
     assert unquote(shown.removesuffix(b"\r\n").decode()) == name
 
 
@@ -295,6 +297,17 @@ async def jwks() -> AsyncIterator[Jwks]:
     server = await Jwks().start()
     yield server
     await server.stop()
+
+
+async def test_what_was_verified_is_verified_anew_only_when_the_issuers_keys_have_become_others(jwks: Jwks) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    source = KeySource(issuer(jwks_url=jwks.url), lambda: 0.0)
+    assert await source.refresh()
+    assert not await source.refresh()
+    jwks.add("two", PRIVATE["ES256"])
+    assert await source.refresh()
+    await jwks.stop()
+    assert not await source.refresh()
 
 
 async def test_an_unknown_key_asks_its_issuer_once_in_ten_seconds_and_an_outage_changes_nothing(jwks: Jwks) -> None:

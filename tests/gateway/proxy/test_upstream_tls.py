@@ -152,4 +152,4 @@ def test_settings_that_cannot_be_used_never_turn_verification_off(authority: Aut
     bad = Upstream("default", "orders", tls=Tls(verify=False, certificate=authority.certificate), tls_key="nonsense")
     compiled = Compiled(encode(RoutingTable(1, (), (bad,))), PEPPER)
     assert compiled.secure["default", "orders"].context.verify_mode is ssl.CERT_REQUIRED
-    assert [name for name, _ in compiled.skipped] == ["orders"]
+    assert [each.name for each in compiled.skipped] == ["orders"]

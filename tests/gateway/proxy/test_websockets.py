@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SO_SNDBUF, SOL_SOCKET, TCP_KEEPIDLE
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidStatus
+from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
 from gateway.proxy import tunnel
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.forwarder import WATCH_AFTER
+from gateway.proxy.frames import Frames
 from gateway.proxy.handshake import accept_of
-from gateway.proxy.policies import Limits, WebSockets
-from gateway.proxy.table import RateLimit
+from gateway.proxy.live import Binding
+from gateway.proxy.policies import Auth, Limits, Redirect, WebSockets
+from gateway.proxy.serving import GatewayServer
+from gateway.proxy.table import RateLimit, Route
+from gateway.proxy.tunnels import SLICE_SECONDS, Tunnels
+from gateway.proxy.upstream import Connection
+from registry.live.issuers import IssuerSection
+from registry.live.keys import KeyRecord, secret_hash
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import Call, Running, World, a_route
+from tests.gateway.proxy.conftest import PEPPER, Call, Running, World, a_route
+from tests.gateway.proxy.test_tokens import issuer, token
 
 Talk = Callable[[ServerConnection], Awaitable[None]]
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -44,16 +60,47 @@ class Sockets:
         self.world = world
         self.talk: Talk = echo
         self.served: list[ServerConnection] = []
+        self.before_answering = 0.0
+        """Seconds that the service takes for a handshake."""
+
+    async def take(self, _: ServerConnection, __: Request) -> None:
+        await asyncio.sleep(self.before_answering)
 
     async def serve(self, socket: ServerConnection) -> None:
         self.served.append(socket)
         await self.talk(socket)
 
-    def connect(self, **options: Any) -> connect:
-        headers = {"X-API-Key": self.world.key, **options.pop("headers", {})}
-        return connect(
-            f"ws://127.0.0.1:{self.gateway.port}/orders/live", additional_headers=headers, proxy=None, **options
+    def connect(self, path: str = "/orders/live", **options: Any) -> connect:
+        headers = options.pop("only_headers", None)
+        if headers is None:
+            headers = {"X-API-Key": self.world.key, **options.pop("headers", {})}
+        return connect(f"ws://127.0.0.1:{self.gateway.port}{path}", additional_headers=headers, proxy=None, **options)
+
+    def the_key(self, **fields: Any) -> KeyRecord:
+        """The record of the key that is used, changed."""
+        known = {"scopes": ("gateway:invoke",), **fields}
+        return KeyRecord(self.world.key_id, "a key", "default", secret_hash(PEPPER, self.world.key), **known)
+
+    async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that sends and reads bytes, once it is let in."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.port)
+        writer.write(ASKING % self.world.key.encode())
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    async def judged(self) -> None:
+        """Wait until those that are open have been judged by what is in force now."""
+        era, tunnels = self.gateway.app.tunnels._era(), self.gateway.app.tunnels
+        await eventually(
+            lambda: all(a is b for a, b in zip(era, tunnels._judged_under, strict=True)), what="the judging"
         )
+
+    @property
+    def tunnel(self) -> tunnel.Tunnel:
+        """The only one there is."""
+        (connection,) = self.gateway.connections
+        found: tunnel.Tunnel = connection._tunnel
+        return found
 
     async def route(self, **fields: Any) -> None:
         parts = {name: fields.pop(name) for name in ("rate_limits_table",) if name in fields}
@@ -66,7 +113,9 @@ async def sockets(world: World) -> AsyncIterator[Sockets]:
     world.publish(a_route())
     gateway = await world.gateway()
     found = Sockets(gateway, world)
-    server: Server = await serve(found.serve, "127.0.0.1", 0, select_subprotocol=newest, max_size=None)
+    server: Server = await serve(
+        found.serve, "127.0.0.1", 0, select_subprotocol=newest, max_size=None, process_request=found.take
+    )
     world.register("orders", "a", server.sockets[0].getsockname()[1])
     await gateway.knows("orders", 1)
     yield found
@@ -286,13 +335,359 @@ async def test_a_side_that_does_not_answer_a_goodbye_is_cut_off(
     sockets: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 0.1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", sockets.gateway.port)
-    writer.write(ASKING % sockets.world.key.encode())
-    await reader.readuntil(b"\r\n\r\n")
+    reader, writer = await sockets.raw()
     await asyncio.wait_for(sockets.gateway.stop(), 5.0)
     assert b"\x03\xe9" in await reader.read()
     sockets.world.gateways.clear()
     writer.close()
+
+
+async def alive(client: ClientConnection) -> None:
+    await client.send("still")
+    assert await client.recv() == "still"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (None, "This API key is not known, or was revoked."),
+        ({"expires_at": 1.0}, "This API key has expired. Ask for a new one."),
+        ({"routes": ("other",)}, "The key is not for route orders."),
+        ({"networks": ("10.0.0.0/8",)}, "The key may not be used from this address."),
+        ({"scopes": ()}, "The key needs scope gateway:invoke here."),
+    ],
+)
+async def test_who_would_not_be_let_in_with_its_key_any_more_is_let_go_with_1008(
+    sockets: Sockets, changes: dict[str, Any] | None, why: str
+) -> None:
+    async with sockets.connect() as client:
+        await alive(client)
+        sockets.world.publish_keys(*(() if changes is None else (sockets.the_key(**changes),)))
+        assert await ended(client) == 1008
+        assert client.close_reason == why
+    assert await ended(sockets.served[0]) == 1008
+    assert sockets.served[0].close_reason == why
+    await eventually(lambda: not sockets.gateway.app.connections.open, what="the connection to end")
+
+
+async def test_every_worker_lets_go(sockets: Sockets) -> None:
+    other = Sockets(await sockets.world.gateway(), sockets.world)
+    await other.gateway.knows("orders", 1)
+    async with sockets.connect() as client, other.connect() as of_the_other:
+        await alive(client)
+        await alive(of_the_other)
+        sockets.world.publish_keys()
+        assert await ended(client) == await ended(of_the_other) == 1008
+
+
+async def test_a_key_of_a_tenant_that_is_not_active_any_more_keeps_no_websocket_open(sockets: Sockets) -> None:
+    async with sockets.connect() as client:
+        await alive(client)
+        sockets.world.publish_keys(sockets.the_key(), tenants=())
+        assert await ended(client) == 1008
+
+
+async def test_a_websocket_ends_when_its_key_does(sockets: Sockets) -> None:
+    ends = time.time() + 1.0
+    sockets.world.publish_keys(sockets.the_key(expires_at=ends))
+    keys = sockets.gateway.app.node.keys
+    await eventually(lambda: keys.verify(sockets.world.key, 0.0).expires_at == ends, what="the keys to come")
+    async with sockets.connect() as client:
+        await alive(client)
+        assert await ended(client) == 1008
+    assert time.time() >= ends
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        (),
+        (a_route("all", id=7, path="/"),),
+        (a_route(), a_route("live", path="/orders/live")),
+        (a_route(scopes=("gateway:write",)),),
+        (a_route(auth=Auth(methods=("jwt",))),),
+        (a_route(websockets=WebSockets(enabled=False)),),
+        (a_route(targets=(), redirect=Redirect(status=308, path="/elsewhere")),),
+    ],
+    ids=["deleted", "another takes it", "a nearer one takes it", "scopes", "methods", "no websockets", "redirect"],
+)
+async def test_what_its_route_would_not_take_any_more_is_let_go_with_1008(
+    sockets: Sockets, routes: tuple[Route, ...]
+) -> None:
+    async with sockets.connect() as client:
+        await alive(client)
+        sockets.world.publish(*routes)
+        assert await ended(client) == 1008
+    assert await ended(sockets.served[0]) == 1008
+
+
+async def test_an_open_route_lets_go_too_when_it_is_deleted(sockets: Sockets) -> None:
+    await sockets.route(auth_required=False)
+    async with sockets.connect(only_headers={}) as client:
+        await alive(client)
+        await sockets.route(auth_required=False, timeout_seconds=7.0)
+        await sockets.judged()
+        await alive(client)
+        sockets.world.publish()
+        assert await ended(client) == 1008
+
+
+async def test_edits_that_are_not_about_it_leave_a_websocket_open(sockets: Sockets) -> None:
+    await sockets.route(auth=Auth(query_parameter="key"))
+    path = f"/orders/live?key={sockets.world.key}&page=2"
+    async with sockets.connect() as client, sockets.connect(path, only_headers={}) as by_query:
+        sockets.world.publish_keys(sockets.the_key(), KeyRecord("other", "another", "default", "hash"))
+        await sockets.route(auth=Auth(query_parameter="key"), timeout_seconds=7.0)
+        await sockets.judged()
+        await alive(client)
+        await alive(by_query)
+        sockets.world.publish_keys()
+        assert await ended(client) == await ended(by_query) == 1008
+
+
+async def test_a_websocket_ends_when_its_token_does_leeway_included(sockets: Sockets) -> None:
+    sockets.world._publish("issuers", msgspec.json.encode(IssuerSection((issuer("HS256", leeway=1),))))
+    await sockets.route(auth=Auth(methods=("jwt",)))
+    known = sockets.gateway.app.tokens
+    await eventually(lambda: known._issuers, what="the issuer to be known")
+    ends = time.time() + 0.5
+    bearer = {"Authorization": f"Bearer {token('HS256', exp=ends)}"}
+    async with sockets.connect(only_headers=bearer) as client:
+        await alive(client)
+        assert await ended(client) == 1008
+        assert client.close_reason == "The token has expired."
+    assert await ended(sockets.served[0]) == 1008
+    assert time.time() >= ends + 1
+
+
+async def test_a_websocket_ends_when_its_tokens_issuer_is_not_believed_any_more_but_not_while_its_keys_are_away(
+    sockets: Sockets,
+) -> None:
+    def publish(**fields: Any) -> None:
+        record = issuer("ES256", leeway=1, **fields)
+        sockets.world._publish("issuers", msgspec.json.encode(IssuerSection((record,) if fields else ())))
+
+    publish(name="login")
+    await sockets.route(auth=Auth(methods=("jwt",)))
+    known = sockets.gateway.app.tokens
+    await eventually(lambda: known._issuers, what="the issuer to be known")
+    ends = time.time() + 1.5
+    lasting = {"Authorization": f"Bearer {token('ES256')}"}
+    passing = {"Authorization": f"Bearer {token('ES256', exp=ends)}"}
+    async with sockets.connect(only_headers=lasting) as client, sockets.connect(only_headers=passing) as shorter:
+        era = known.era
+        publish(jwks_url="http://127.0.0.1:9/away")
+        await eventually(lambda: known.era is not era, what="the keys to be away")
+        await sockets.judged()
+        await alive(client)
+        await alive(shorter)
+        assert await ended(shorter) == 1008  # which is known without the keys
+        assert time.time() >= ends + 1
+        await alive(client)
+        publish()
+        assert await ended(client) == 1008
+
+
+async def test_what_changed_while_the_service_was_asked_counts_too(world: World) -> None:
+    service = await world.service()
+    world.publish(a_route())
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def grant(call: Call) -> None:
+        asked.set()
+        await may_answer.wait()
+        fields = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: " + accept_of(KEY)
+        await call.answer(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n\r\n" % fields)
+        call.body = await call.reader.read()
+
+    service.handler = grant
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(ASKING % world.key.encode())
+    await asked.wait()
+    era = gateway.app.node.keys.era
+    world.publish_keys()
+    await eventually(lambda: gateway.app.node.keys.era is not era, what="the keys to come")
+    await eventually(lambda: gateway.app.tunnels._judged_under[1] is gateway.app.node.keys.era, what="the judging")
+    may_answer.set()
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    frame = await reader.readexactly(4)
+    assert frame[:1] == b"\x88"
+    assert frame[2:] == b"\x03\xf0"
+    writer.write(b"\x88\x80aaaa")
+    assert b"revoked" in await reader.read()
+    writer.close()
+
+
+async def test_one_that_cannot_be_judged_is_closed_and_keeps_no_other_from_being_judged(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnels = sockets.gateway.app.tunnels
+    admit = tunnels._admit
+
+    def stumble(x: Exchange) -> Binding:
+        if b"page=2" in x.query:
+            raise RuntimeError("a mistake")
+        return admit(x)
+
+    async with sockets.connect("/orders/live?page=2") as first, sockets.connect() as second:
+        monkeypatch.setattr(tunnels, "_admit", stumble)
+        await sockets.route(timeout_seconds=7.0)
+        assert await ended(first) == 1011
+        await sockets.judged()
+        await alive(second)
+
+
+async def test_many_are_judged_in_parts_and_only_when_something_has_changed(sockets: Sockets) -> None:
+    app, era, judged, turns, now = sockets.gateway.app, [object()], 0, 0, 0.0
+
+    def admit(x: Exchange) -> Binding:
+        nonlocal judged, now
+        judged += 1
+        now += SLICE_SECONDS * 0.3  # four of them make a slice
+        return app.admit(app.live.current, x)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    tunnels = Tunnels(admit, lambda: tuple(era), time.time, lambda: now)
+    fields = [line.split(b": ") for line in (ASKING % sockets.world.key.encode()).splitlines()[1:-1]]
+    headers = [(name.lower(), value) for name, value in fields]
+    known = {"type": "http", "http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1)}
+    scope = {**known, "method": "GET", "path": "/orders", "query_string": b"", "headers": headers}
+    with contextlib.ExitStack() as opened:
+        for _ in range(1000):
+            x = Exchange.of_scope(scope, 0.0)
+            x.read()
+            binding = app.admit(app.live.current, x)
+            opened.enter_context(tunnels.watch(tunnel.Tunnel(WebSockets(), lambda _: None), x, binding))
+        judged = 0
+        await tunnels._look()
+        assert judged == 0
+        era[0] = object()
+        beside = asyncio.create_task(others())
+        await tunnels._look()
+        beside.cancel()
+        assert judged == 1000
+        assert turns >= 1000 // 4 - 1
+
+
+async def test_a_message_that_is_under_way_is_whole_before_the_goodbye(sockets: Sockets) -> None:
+    heard: list[Any] = []
+
+    async def listen(socket: ServerConnection) -> None:
+        heard.append(await socket.recv())
+
+    sockets.talk = listen
+    reader, writer = await sockets.raw()
+    writer.write(b"\x81\x84\x00\x00\x00\x00ha")
+    await eventually(lambda: not sockets.tunnel.client.frames.between, what="half a frame to come")
+    sockets.world.publish_keys()
+    assert (await reader.readexactly(4))[2:] == b"\x03\xf0"
+    writer.write(b"lf")
+    assert await ended(sockets.served[0]) == 1008
+    assert heard == ["half"]
+    writer.close()
+
+
+async def test_who_has_no_key_any_more_and_does_not_answer_the_goodbye_is_cut_off(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 0.1)
+    reader, writer = await sockets.raw()
+    writer.write(b"\x81\xfe\x40\x00\x00\x00\x00\x00and no more")
+    await eventually(lambda: not sockets.tunnel.client.frames.between, what="a frame to begin")
+    sockets.world.publish_keys()
+    assert b"\x03\xf0" in await reader.read()
+    assert await ended(sockets.served[0]) == 1006
+    writer.close()
+
+
+async def test_a_peer_that_vanished_in_the_middle_does_not_hold_its_websocket_for_ever(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "GOODBYE_SECONDS", 0.1)
+
+    async def flood(socket: ServerConnection) -> None:
+        while True:
+            await socket.send(bytes(60_000))
+
+    sockets.talk = flood
+    await sockets.route(websockets=WebSockets(idle=0.5))
+    _, writer = await sockets.raw()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    (endpoint,) = sockets.gateway.app.balancer.endpoints()
+    await eventually(lambda: endpoint.in_flight == 0, what="the tunnel to end")
+    assert await ended(sockets.served[0]) == 1000
+    assert not sockets.gateway.app.connections.open
+    writer.transport.abort()
+
+
+async def test_the_system_asks_whether_a_silent_peer_is_still_there(sockets: Sockets) -> None:
+    async with sockets.connect():
+        for end in (sockets.tunnel.client, sockets.tunnel.service):
+            found = end.transport.get_extra_info("socket")
+            assert found.getsockopt(SOL_SOCKET, SO_KEEPALIVE)
+            assert found.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE) == 60
+
+
+async def test_what_a_client_sent_before_it_went_arrives_after_a_slow_handshake_too(sockets: Sockets) -> None:
+    size, got = 0, 0
+    reading = asyncio.Event()
+
+    async def listen(socket: ServerConnection) -> None:
+        nonlocal got
+        socket.transport.pause_reading()
+        await reading.wait()
+        socket.transport.resume_reading()
+        async for message in socket:
+            got += len(message)
+
+    sockets.talk = listen
+    sockets.before_answering = WATCH_AFTER * 2
+    _, writer = await sockets.raw()
+    service = sockets.tunnel.service.transport
+    service.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)
+    frame = b"\x82\xfe\x40\x00\x00\x00\x00\x00" + bytes(0x4000)
+
+    def held_up() -> bool:
+        nonlocal size
+        if service.get_write_buffer_size():
+            return True
+        writer.write(frame)
+        size += 0x4000
+        return False
+
+    await eventually(held_up, what="the service to be behind")
+    writer.close()
+    await eventually(service.is_closing, what="the gateway to miss the client")
+    reading.set()
+    assert await ended(sockets.served[0]) == 1006
+    assert got == size
+
+
+async def test_a_websocket_that_has_ended_or_was_refused_leaves_nothing_to_pythons_collector(sockets: Sockets) -> None:
+    kinds = (tunnel.Tunnel, tunnel.End, Frames, GatewayServer, Connection, Exchange)
+
+    def left() -> list[object]:
+        return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+    gc.collect()  # what tests before this one have left
+    before = len(left())
+    gc.disable()
+    try:
+        async with sockets.connect() as client:
+            await alive(client)
+            assert len(left()) > before
+            await sockets.gateway.raw(ASKING % b"anm_wrong")
+        await eventually(lambda: len(left()) == before, what="all that was made for it to be free")
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
