@@ -6,6 +6,8 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Any, Final, NamedTuple
 
 from anumate_integration_service.balancing import STRATEGIES, Candidate
 from anumate_integration_service.breaker import CircuitBreaker, Outcome
@@ -13,6 +15,7 @@ from anumate_integration_service.catalogue import Catalogue
 from anumate_integration_service.instances import Endpoint, ServiceInstance
 from benchmarks.stand import PYTHON, rows
 from gateway.proxy.paths import read_path
+from gateway.proxy.policies import Pair
 from gateway.proxy.router import Router
 from gateway.proxy.table import Route, RoutingTable, Target
 
@@ -58,8 +61,9 @@ def _picks_of(name: str, count: int, *, busy: bool) -> float:
 def _decisions() -> Iterator[tuple[str, Callable[[], object], str]]:
     yield "breaker: a call let through and settled", _call(), "< 1.00"
     yield f"client: a lookup among {INSTANCES:,} instances", _lookup(), "< 2.00"
-    for count in (1, 100, 10_000):
-        yield f"router: a match among {count:,} routes", _match(count), ""
+    for kind, make, request in _ROUTES:
+        for count in (1, 100, 10_000):
+            yield f"router: a match among {count:,} routes told apart by {kind}", _match(make, request, count), ""
 
 
 def _call() -> Callable[[], object]:
@@ -89,10 +93,26 @@ def _lookup() -> Callable[[], object]:
     return lambda: catalogue.find("service-7", ">=1.2,<2", ("api",), (), "zone-1")
 
 
-def _match(count: int) -> Callable[[], object]:
-    routes = tuple(Route(n, f"r{n}", "t", (Target("s"),), path=f"/area{n % 97}/r{n}") for n in range(count))
+class _Request(NamedTuple):
+    path: bytes
+    query: bytes = b""
+
+
+_HEADERS: Final = [(b"host", b"h"), (b"user-agent", b"curl/8"), (b"accept", b"*/*"), (b"x-shop", b"0")]
+_ROUTES: Final[list[tuple[str, Callable[[int], dict[str, Any]], _Request]]] = [
+    ("prefix", lambda n: {"path": f"/area{n % 97}/r{n}"}, _Request(b"/area0/r0/7")),
+    ("beginning of an expression", lambda n: {"path": f"/r{n}/[0-9]+", "path_type": "regex"}, _Request(b"/r0/7")),
+    ("end of an expression", lambda n: {"path": f"/[^/]+/r{n}", "path_type": "regex"}, _Request(b"/7/r0")),
+    ("header", lambda n: {"headers": (Pair("X-Shop", str(n)),)}, _Request(b"/7")),
+    ("query", lambda n: {"query": (Pair("shop", str(n)),)}, _Request(b"/7", b"shop=0")),
+]
+
+
+def _match(make: Callable[[int], dict[str, Any]], request: _Request, count: int) -> Callable[[], object]:
+    routes = tuple(Route(n, f"r{n}", "t", (Target("s"),), **make(n)) for n in range(count))
     router = Router(RoutingTable(routes=routes))
-    return lambda: router.match("t", "h", "GET", read_path(b"/area0/r0/7").matched)
+    queries = cycle((request.query, request.query + b"&page=2"))  # what was read for the last request is of no use
+    return lambda: router.match("t", "h", "GET", read_path(request.path).matched, _HEADERS, next(queries))
 
 
 def _per_second(call: Callable[[], object]) -> float:

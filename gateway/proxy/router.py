@@ -5,19 +5,25 @@ Pure: the data plane matches with it, the control plane explains with it.
 Precedence: explicit priority, then the Gateway API's rules: the most specific host, exact path before pattern before
 longest prefix, a method, most headers, most query parameters, the oldest route, its name. All of it is known when the
 table is loaded, so every rule gets a rank then, and matching is: collect the few rules whose host and path fit, take
-the lowest rank whose other conditions hold.
+the lowest rank whose other conditions hold. However many rules there are, few are tried: hosts and paths are looked up,
+expressions are tried at once (`patterns.py`), and many rules at one place are looked up by what they ask for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from heapq import merge
+from itertools import chain
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from anumate.lib.problem import Problem
 from gateway.proxy.paths import compile_pattern, read_path
+from gateway.proxy.patterns import Patterns
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.table import Route, RoutingTable
 
@@ -25,7 +31,14 @@ Headers = Sequence[tuple[bytes, bytes]]
 """As ASGI gives them: names in lower case."""
 _Text = TypeVar("_Text", str, bytes)
 
+_Condition = tuple[bytes, bytes] | tuple[str, str]
+"""A header or a query parameter, and the value that it has to have."""
+
 _AT_A_TIME: Final = 500
+_ANY: Final = ""
+"""No method, in place of those of a rule that names none."""
+_FEW: Final = 4
+"""Rules at one place that are tried one after the other: up to here that is as quick as looking them up."""
 _PATH_KINDS: Final = {"exact": 0, "regex": 1, "prefix": 2}
 _PRECEDENCE: Final = (
     "has a higher priority",
@@ -63,8 +76,8 @@ class Rule:
         self.host = host
         self.rank = 0
         self.methods = frozenset(route.methods)
-        self.headers = _first_wins((pair.name.lower().encode(), pair.value.encode()) for pair in route.headers)
-        self.query = _first_wins((pair.name, pair.value) for pair in route.query)
+        self.headers = _first_wins([(pair.name.lower().encode(), pair.value.encode()) for pair in route.headers])
+        self.query = _first_wins([(pair.name, pair.value) for pair in route.query])
         self.plain = not (self.methods or self.headers or self.query)
         self.pattern = compile_pattern(route.path) if route.path_type == "regex" else None
         path = route.path if self.pattern else read_path(route.path.encode()).matched
@@ -85,28 +98,116 @@ class Rule:
         )
 
     def accepts(self, method: str, headers: Headers, query: bytes) -> bool:
-        return self.plain or ((not self.methods or method in self.methods) and self.conditions_hold(headers, query))
+        return self.plain or (self.takes(method) and self.conditions_hold(headers, query))
+
+    def takes(self, method: str) -> bool:
+        return not self.methods or method in self.methods
 
     def conditions_hold(self, headers: Headers, query: bytes) -> bool:
-        return not (self.headers and _unmet_header(self, headers)) and not (self.query and _unmet_query(self, query))
+        return self.unmet_header(headers) is None and self.unmet_parameter(query) is None
+
+    def unmet_header(self, headers: Headers) -> bytes | None:
+        """The first header that it asks for and the request has not, or has with another value."""
+        return _unmet(self.headers, _first_wins(headers)) if self.headers else None
+
+    def unmet_parameter(self, query: bytes) -> str | None:
+        return _unmet(self.query, _parameters(query)) if self.query else None
 
 
-def _first_wins(pairs: Iterable[tuple[_Text, _Text]]) -> dict[_Text, _Text]:
-    found: dict[_Text, _Text] = {}
-    for name, value in pairs:
-        found.setdefault(name, value)
+def _first_wins(pairs: Sequence[tuple[_Text, _Text]]) -> dict[_Text, _Text]:
+    """Last name first."""
+    return dict(reversed(pairs))
+
+
+def _unmet(asked: dict[_Text, _Text], sent: Mapping[_Text, _Text]) -> _Text | None:
+    for name, value in reversed(asked.items()):
+        if sent.get(name) != value:
+            return name
+    return None
+
+
+@lru_cache(maxsize=1)
+def _parameters(query: bytes) -> Mapping[str, str]:
+    """Kept for the next rule that asks."""
+    return _first_wins(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+class _Crowd(list[Rule]):
+    """Many rules at one place: each is found by one of the conditions it has, and is tried only where that holds.
+
+    That is the condition which the fewest share; those that share it are a crowd again, if they are many.
+    """
+
+    __slots__ = ("_headers", "_others", "_query")
+
+    def __init__(self, rules: Sequence[Rule], held: frozenset[_Condition] = frozenset()) -> None:
+        super().__init__(rules)
+        self._others: list[Rule] = []
+        self._headers: dict[bytes, dict[bytes, list[Rule]]] = {}
+        self._query: dict[str, dict[str, list[Rule]]] = {}
+        rules = list(_that_count(rules))
+        shares = Counter(each for rule in rules for each in _conditions(rule) if each not in held)
+        found: dict[_Condition, list[Rule]] = {}
+        for rule in rules:
+            rarest = min((each for each in _conditions(rule) if each in shares), key=shares.__getitem__, default=None)
+            (self._others if rarest is None else found.setdefault(rarest, [])).append(rule)
+        for condition, those in found.items():
+            # A condition that all share is the rarest only where all ask for the same.
+            place = _Crowd(those, held | {condition}) if _FEW < len(those) < len(rules) else those
+            if isinstance(condition[0], bytes):
+                self._headers.setdefault(condition[0], {})[condition[1]] = place
+            else:
+                self._query.setdefault(condition[0], {})[condition[1]] = place
+
+    def narrow(self, headers: Mapping[bytes, bytes], query: bytes, found: list[list[Rule]]) -> None:
+        """Lists of the rules that may take a request with these headers and parameters, each in order of rank."""
+        if self._others:
+            found.append(self._others)
+        for name in self._headers.keys() & headers.keys():
+            if place := self._headers[name].get(headers[name]):
+                _narrow(place, headers, query, found)
+        if self._query:
+            sent = _parameters(query)
+            for parameter in self._query.keys() & sent.keys():
+                if place := self._query[parameter].get(sent[parameter]):
+                    _narrow(place, headers, query, found)
+
+
+def _that_count(rules: Iterable[Rule]) -> Iterator[Rule]:
+    """Those, of one place and in order of rank, that earlier ones with the same conditions leave any method."""
+    taken: dict[frozenset[_Condition], set[str]] = {}
+    for rule in rules:
+        methods = taken.setdefault(frozenset(_conditions(rule)), set())
+        left = (rule.methods or {_ANY}) - methods
+        if left and _ANY not in methods:
+            methods |= left
+            yield rule
+
+
+def _conditions(rule: Rule) -> Iterator[_Condition]:
+    yield from rule.headers.items()
+    yield from rule.query.items()
+
+
+def _narrow(place: list[Rule], headers: Mapping[bytes, bytes], query: bytes, found: list[list[Rule]]) -> None:
+    if isinstance(place, _Crowd):
+        place.narrow(headers, query, found)
+    else:
+        found.append(place)
+
+
+def _narrowed(places: list[list[Rule]], headers: Headers, query: bytes) -> list[list[Rule]]:
+    """The same places, with those rules of crowds only that may take the request."""
+    found: list[list[Rule]] = []
+    sent = _first_wins(headers)
+    for place in places:
+        _narrow(place, sent, query, found)
     return found
 
 
-def _unmet_header(rule: Rule, headers: Headers) -> bytes | None:
-    """The first header that the rule asks for and the request has not, or has with another value."""
-    sent = _first_wins((name, value) for name, value in headers if name in rule.headers)
-    return next((name for name, value in rule.headers.items() if sent.get(name) != value), None)
-
-
-def _unmet_query(rule: Rule, query: bytes) -> str | None:
-    sent = _first_wins(parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True))
-    return next((name for name, value in rule.query.items() if sent.get(name) != value), None)
+def _ready(place: list[Rule]) -> list[Rule]:
+    """The same rules, in order of rank, fit for being many."""
+    return _Crowd(place) if len(place) > _FEW else place
 
 
 class _Node:
@@ -120,18 +221,21 @@ class _Node:
 
 
 class _Paths:
-    """The rules of one host, found by path."""
+    """The rules of one host, found by path. `expressions` are by their text."""
 
-    __slots__ = ("exact", "patterns", "prefixes")
+    __slots__ = ("exact", "expressions", "patterns", "places", "prefixes")
 
     def __init__(self) -> None:
         self.exact: dict[str, list[Rule]] = {}
-        self.patterns: list[Rule] = []
+        self.expressions: dict[str, list[Rule]] = {}
         self.prefixes = _Node()
+        self.patterns: Patterns | None = None
+        self.places: list[list[Rule]] = []
+        """Those of `patterns`, by their numbers."""
 
     def add(self, rule: Rule) -> None:
         if rule.pattern:
-            self.patterns.append(rule)
+            self.expressions.setdefault(rule.pattern.pattern, []).append(rule)
         elif rule.route.path_type == "exact":
             self.exact.setdefault(rule.prefix, []).append(rule)
         else:
@@ -143,11 +247,24 @@ class _Paths:
                 node = deeper
             node.rules.append(rule)
 
+    def close(self) -> bool:
+        """All rules are there, in order of rank. Whether anywhere there are many."""
+        for path, rules in self.exact.items():
+            self.exact[path] = _ready(rules)
+        for node in self._nodes():
+            node.rules = _ready(node.rules)
+        if self.expressions:
+            self.places = [_ready(rules) for rules in self.expressions.values()]
+            self.patterns = Patterns([rules[0].pattern for rules in self.places])
+        places = chain(self.exact.values(), self.places, (node.rules for node in self._nodes()))
+        return any(isinstance(rules, _Crowd) for rules in places)
+
     def collect(self, path: str, found: list[list[Rule]]) -> None:
+        """Add the lists of rules whose path fits, each in order of rank."""
         if rules := self.exact.get(path):
             found.append(rules)
         if self.patterns:
-            found.append([rule for rule in self.patterns if rule.pattern and rule.pattern.fullmatch(path)])
+            found += [self.places[number] for number in self.patterns.matching(path)]
         node = self.prefixes
         if node.rules:
             found.append(node.rules)
@@ -161,48 +278,69 @@ class _Paths:
 
     def dismantle(self) -> None:
         self.exact.clear()
-        self.patterns.clear()
+        self.expressions.clear()
+        if self.patterns:
+            self.patterns.dismantle()
+        self.places.clear()
+        for node in self._nodes():
+            node.children.clear()
+            node.rules = []
+
+    def _nodes(self) -> Iterator[_Node]:
         nodes = [self.prefixes]
         while nodes:
             node = nodes.pop()
             nodes += node.children.values()
-            node.children.clear()
-            node.rules.clear()
+            yield node
 
 
 class _Hosts:
     """The rules of one tenant, found by host. `anywhere` are those of routes without hosts."""
 
-    __slots__ = ("anywhere", "exact", "rules", "wildcard")
+    __slots__ = ("anywhere", "crowded", "exact", "rules", "wildcard")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Paths] = {}
         self.wildcard: dict[str, _Paths] = {}
         self.anywhere = _Paths()
         self.rules: list[Rule] = []
+        self.crowded = False
 
     def add(self, rule: Rule) -> None:
         self.rules.append(rule)
-        if rule.host.startswith("*."):
-            self.wildcard.setdefault(rule.host[2:], _Paths()).add(rule)
-        elif rule.host:
-            self.exact.setdefault(rule.host, _Paths()).add(rule)
-        else:
-            self.anywhere.add(rule)
+        self.of(rule).add(rule)
 
-    def collect(self, host: str, path: str) -> list[list[Rule]]:
-        """Lists of rules whose host and path fit, each in order of rank."""
-        found: list[list[Rule]] = []
-        if self.exact and (paths := self.exact.get(host)):
-            paths.collect(path, found)
+    def of(self, rule: Rule) -> _Paths:
+        """Those of the rule's host."""
+        if rule.host.startswith("*."):
+            return self.wildcard.setdefault(rule.host[2:], _Paths())
+        return self.exact.setdefault(rule.host, _Paths()) if rule.host else self.anywhere
+
+    def fitting(self, host: str) -> list[_Paths]:
+        """Those of rules whose host fits."""
+        if not self.exact and not self.wildcard:
+            return [self.anywhere]
+        found: list[_Paths] = []
+        if paths := self.exact.get(host):
+            found.append(paths)
         if self.wildcard:
             parent = host.partition(".")[2]
             while parent:
                 if paths := self.wildcard.get(parent):
-                    paths.collect(path, found)
+                    found.append(paths)
                 parent = parent.partition(".")[2]
-        self.anywhere.collect(path, found)
+        found.append(self.anywhere)
         return found
+
+    def close(self) -> None:
+        """All rules are there, in order of rank."""
+        for paths in self.all():
+            self.crowded |= paths.close()
+
+    def all(self) -> Iterator[_Paths]:
+        yield self.anywhere
+        yield from self.exact.values()
+        yield from self.wildcard.values()
 
 
 class Explained(NamedTuple):
@@ -223,6 +361,8 @@ class Router:
         for rank, rule in enumerate(_in_order(rules)):
             rule.rank = rank
             self._tenants.setdefault(rule.route.tenant, _Hosts()).add(rule)
+        for hosts in self._tenants.values():
+            hosts.close()
 
     def _compile(self, route: Route) -> list[Rule]:
         try:
@@ -234,7 +374,7 @@ class Router:
     def dismantle(self) -> None:
         """Let go of all rules, some at a time: a large table that ends at once holds everybody up."""
         for hosts in self._tenants.values():
-            for paths in (hosts.anywhere, *hosts.exact.values(), *hosts.wildcard.values()):
+            for paths in hosts.all():
                 paths.dismantle()
             while hosts.rules:
                 del hosts.rules[-_AT_A_TIME:]
@@ -245,8 +385,12 @@ class Router:
         Raises:
             Problem: route_not_found, or method_not_allowed where only the method stands in the way.
         """
-        hosts = self._tenants.get(tenant)
-        found = hosts.collect(host, path) if hosts else []
+        found: list[list[Rule]] = []
+        if hosts := self._tenants.get(tenant):
+            for paths in hosts.fitting(host):
+                paths.collect(path, found)
+            if hosts.crowded:
+                found = _narrowed(found, headers, query)
         best: Rule | None = None
         for rules in found:
             for rule in rules:
@@ -264,16 +408,31 @@ class Router:
     ) -> list[Explained]:
         """Every route of the tenant, in order of precedence, with the sentence why it takes the request or not."""
         hosts = self._tenants.get(tenant)
-        judged = [(rule, _why_not(rule, host, method, path, headers, query)) for rule in (hosts.rules if hosts else ())]
-        winner = next((rule for rule, obstacle in judged if obstacle is None), None)
+        if hosts is None:
+            return []
+        winner: Rule | None = None
+        with suppress(Problem):
+            winner = self.match(tenant, host, method, path, headers, query)
+        fitting = hosts.fitting(host)
+        places: list[list[Rule]] = []
+        for paths in fitting:
+            paths.collect(path, places)
+        found = {rule for rules in places for rule in rules}
         verdicts: dict[str, Explained] = {}
-        for rule, obstacle in judged:
+        for rule in hosts.rules:
             name = rule.route.name
             if rule is winner:
                 verdicts[name] = Explained(name, True, _why(rule))
-            elif obstacle is not None or winner is None:
-                verdicts.setdefault(name, Explained(name, False, obstacle or ""))
-            elif not (name in verdicts and verdicts[name].takes_it):
+                continue
+            if hosts.of(rule) not in fitting:
+                obstacle: str | None = f"Its host is {rule.host}, not {host}."
+            elif rule not in found:
+                obstacle = f"Its {rule.route.path_type} path {rule.route.path} does not fit {path}."
+            else:
+                obstacle = _obstacle(rule, method, headers, query)
+            if obstacle is not None:
+                verdicts.setdefault(name, Explained(name, False, obstacle))
+            elif winner is not None and not (name in verdicts and verdicts[name].takes_it):
                 # A route with several hosts speaks for the one that came closest.
                 verdicts[name] = Explained(name, False, _why_later(rule, winner))
         return list(verdicts.values())
@@ -298,33 +457,18 @@ def _nothing_matches(found: list[list[Rule]], headers: Headers, query: bytes) ->
     return Problem("method_not_allowed", f"Routes here take {allowed}.", headers={"Allow": allowed})
 
 
-def _host_fits(rule: Rule, host: str) -> bool:
-    return not rule.host or rule.host == host or (rule.host.startswith("*.") and host.endswith(rule.host[1:]))
-
-
-def _path_fits(rule: Rule, path: str) -> bool:
-    if rule.pattern:
-        return rule.pattern.fullmatch(path) is not None
-    if rule.route.path_type == "exact":
-        return path == rule.prefix
-    return path == rule.prefix or path.startswith(rule.prefix + "/")
-
-
 def _why(rule: Rule) -> str:
     host = f" on {rule.host}" if rule.host else ""
     return f"It takes the request: its {rule.route.path_type} path {rule.route.path}{host} fits, and it comes first."
 
 
-def _why_not(rule: Rule, host: str, method: str, path: str, headers: Headers, query: bytes) -> str | None:
-    if not _host_fits(rule, host):
-        return f"Its host is {rule.host}, not {host}."
-    if not _path_fits(rule, path):
-        return f"Its {rule.route.path_type} path {rule.route.path} does not fit {path}."
-    if rule.methods and method not in rule.methods:
+def _obstacle(rule: Rule, method: str, headers: Headers, query: bytes) -> str | None:
+    """The first of what `Rule.accepts` asks for that the request has not."""
+    if not rule.takes(method):
         return f"It takes {', '.join(sorted(rule.methods))}, not {method}."
-    if name := _unmet_header(rule, headers):
+    if (name := rule.unmet_header(headers)) is not None:
         return f"It asks for header {name.decode()} with value {rule.headers[name].decode()!r}."
-    if parameter := _unmet_query(rule, query):
+    if (parameter := rule.unmet_parameter(query)) is not None:
         return f"It asks for query parameter {parameter} with value {rule.query[parameter]!r}."
     return None
 

@@ -14,7 +14,7 @@ import pytest
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import heap
 from gateway.proxy.live import Compiled
-from gateway.proxy.policies import Redirect, Rewrite, Tls
+from gateway.proxy.policies import Pair, Redirect, Rewrite, Tls
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import Subscriber
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, encode
@@ -127,6 +127,15 @@ ROUTES = (
     Route(3, "pattern", "default", (Target("orders"),), path="/(a|b)", path_type="regex", rewrite=Rewrite(path="/x")),
     Route(4, "prefix", "default", (Target("orders"),), hosts=("*.a.test", "b.test"), rewrite=Rewrite(path="/y")),
     Route(5, "away", "default", path="/away", redirect=Redirect(status=301, path="/z")),
+    Route(6, "one", "default", (Target("orders"),), path="/[a-z]+/1", path_type="regex"),
+    Route(7, "other", "default", (Target("orders"),), path="/[a-z]+/2", path_type="regex"),
+    *(
+        Route(
+            8 + n, f"{kind}{n}", "default", (Target("orders"),), path="/x", path_type=kind, headers=(Pair("a", str(n)),)
+        )
+        for kind in ("exact", "prefix", "regex")
+        for n in range(10)
+    ),
 )
 
 
@@ -146,7 +155,7 @@ def test_a_table_makes_no_cycles_so_it_ends_without_the_collector() -> None:
 def test_a_router_that_is_taken_apart_knows_no_rule_any_more() -> None:
     before = _count_rules()
     router = Compiled(encode(RoutingTable(1, ROUTES))).router
-    assert _count_rules() == before + 6
+    assert _count_rules() == before + 6 + 2 + 30
     router.dismantle()
     assert _count_rules() == before
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
 import pytest
-from hypothesis import given
+import re2
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anumate.lib.problem import Problem
 from gateway.proxy.paths import read_path
 from gateway.proxy.policies import Pair
-from gateway.proxy.router import Router
+from gateway.proxy.router import Router, Rule
 from gateway.proxy.table import Route, RoutingTable, Target
+from tests.gateway.proxy.naive_matcher import naive_methods, naive_winner
 
 
 def route(name: str, path: str = "/", **fields: object) -> Route:
@@ -255,9 +262,175 @@ def test_it_explains_every_route_in_order_of_precedence() -> None:
     assert explained["other"].sentence == "Its prefix path /invoices does not fit /orders/7."
 
 
-def test_explaining_agrees_with_matching() -> None:
-    table = router(route("a", "/a"), route("b", "/a/b", methods=("GET",)), route("c", "/", priority=5, hosts=("x",)))
-    for host in ("x", "y"):
-        for path in ("/a", "/a/b", "/z"):
-            winners = [e.route for e in table.explain("default", host, "GET", path) if e.takes_it]
-            assert winners == [name for name in [taken_by(table, path, host=host)] if name]
+def test_an_unknown_tenant_has_nothing_to_explain() -> None:
+    assert router(route("r")).explain("acme", "h", "GET", "/") == []
+
+
+HOSTS = ["a.test", "b.a.test", "c.b.a.test", "test", "other"]
+PATHS = ["/", "/a", "/a/", "/a/b", "/a/b/7", "/ab", "/ab/7", "/a7", "/b", "/b/a/7", "/7", "/x/yy"]
+PAIRS = st.builds(Pair, st.sampled_from(["x-a", "X-B", "x-b", "c"]), st.sampled_from(["1", "2", "3", "a b"]))
+ROUTES = st.builds(
+    lambda where, **fields: route("", where[1], path_type=where[0], **fields),
+    st.one_of(
+        st.tuples(st.just("prefix"), st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab", "/b/a"])),
+        st.tuples(st.just("exact"), st.sampled_from(PATHS)),
+        st.tuples(
+            st.just("regex"),
+            st.sampled_from(
+                [
+                    *(
+                        "/a.*",
+                        "/a/[a-z]+",
+                        "/a/[^/]+/7",
+                        "/[ab]",
+                        "/[^/]*",
+                        "(?:/a|/b)",
+                        "/a/b",
+                        "(?i)/A/B",
+                        "/ab?",
+                        "/a(b|/b)/7",
+                    ),
+                    *(
+                        ".*",
+                        ".*7",
+                        "/a{1,2}b*/[0-9]",
+                        "^/a/b$",
+                        "/(a|)",
+                        "(/[a-z]+)+/7",
+                        "/é?a",
+                        "/x/yy",
+                        "/a/b|/b",
+                        r"/\\w+",
+                    ),
+                ]
+            ),
+        ),
+    ),
+    hosts=st.lists(st.sampled_from(["a.test", "B.a.test", "*.a.test", "*.test", "other"]), max_size=2).map(tuple),
+    methods=st.lists(st.sampled_from(["GET", "POST", "PUT"]), max_size=2).map(tuple),
+    headers=st.lists(PAIRS, max_size=2).map(tuple),
+    query=st.lists(PAIRS, max_size=2).map(tuple),
+    priority=st.sampled_from([0, 0, 0, 1, -1]),
+    created=st.sampled_from([0.0, 1.0, 2.0]),
+)
+CROWDED = st.builds(
+    lambda each, pairs, methods: [
+        msgspec.structs.replace(each, headers=headers, query=query, methods=some)
+        for headers, query in pairs
+        for some in methods
+    ],
+    ROUTES,
+    st.lists(st.tuples(st.lists(PAIRS, max_size=3).map(tuple), st.lists(PAIRS, max_size=2).map(tuple)), max_size=12),
+    st.lists(st.lists(st.sampled_from(["GET", "POST", "PUT"]), max_size=2).map(tuple), min_size=1, max_size=3),
+)
+TABLES = st.builds(
+    lambda apart, crowd: [
+        msgspec.structs.replace(each, id=number, name=f"r{number}") for number, each in enumerate(apart + crowd)
+    ],
+    st.lists(ROUTES, max_size=12),
+    CROWDED,
+)
+SENT = st.lists(PAIRS, max_size=4)
+REQUESTS = st.tuples(
+    st.sampled_from(HOSTS),
+    st.sampled_from(["GET", "POST", "DELETE"]),
+    st.sampled_from(PATHS),
+    SENT.map(lambda pairs: [(pair.name.lower().encode(), pair.value.encode()) for pair in pairs]),
+    SENT.map(lambda pairs: urlencode([(pair.name, pair.value) for pair in pairs]).encode()),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TABLES, st.lists(REQUESTS, min_size=1, max_size=8))
+def test_the_matcher_finds_what_a_naive_one_finds(
+    routes: list[Route], requests: list[tuple[str, str, str, list[tuple[bytes, bytes]], bytes]]
+) -> None:
+    table = router(*routes)
+    assert not table.skipped
+    for host, method, path, headers, query in requests:
+        expected = naive_winner(routes, host, method, path, headers, query)
+        found = taken_by(table, path, host=host, method=method, headers=headers, query=query)
+        assert found == expected
+        if found is None:
+            with pytest.raises(Problem) as refusal:
+                table.match("default", host, method, path, headers, query)
+            allowed = naive_methods(routes, host, path, headers, query)
+            assert refusal.value.headers.get("Allow", "") == ", ".join(sorted(allowed))
+        explained = table.explain("default", host, method, path, headers, query)
+        assert [each.route for each in explained if each.takes_it] == ([found] if found else [])
+        assert {each.route for each in explained} == {each.name for each in routes}
+        for each in explained:
+            alone = naive_winner([by_name(routes, each.route)], host, method, path, headers, query)
+            assert each.takes_it or each.sentence.startswith("It fits, but ") == (alone is not None)
+
+
+def by_name(routes: list[Route], name: str) -> Route:
+    return next(route for route in routes if route.name == name)
+
+
+def thousands(**fields: Callable[[int], object]) -> Router:
+    made = ({name: make(n) for name, make in fields.items()} for n in range(2000))
+    return router(*(route(f"r{n}", **each) for n, each in enumerate(made)))  # type: ignore[arg-type]
+
+
+def regex(_: int) -> str:
+    return "regex"
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The rules and expressions that are looked at one by one."""
+    found: list[object] = []
+
+    def told(method: Callable[..., object]) -> Callable[..., object]:
+        def call(it: object, *args: object) -> object:
+            found.append(it)
+            return method(it, *args)
+
+        return call
+
+    monkeypatch.setattr(Rule, "accepts", told(Rule.accepts))
+    monkeypatch.setattr(Rule, "conditions_hold", told(Rule.conditions_hold))
+    monkeypatch.setattr(re2._Regexp, "fullmatch", told(re2._Regexp.fullmatch))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"path": lambda n: f"/r{n}/[0-9]+", "path_type": regex}, {"path": "/r7/1"}),
+        ({"path": lambda n: f"/[^/]+/r{n}/.*", "path_type": regex}, {"path": "/a/r7/1"}),
+        ({"path": lambda n: f".*x{n}", "path_type": regex}, {"path": "/a/x7"}),
+        ({"headers": lambda n: (Pair("X-Shop", str(n)),)}, {"headers": [(b"x-shop", b"7")]}),
+        ({"headers": lambda n: (Pair(f"X-{n}", "1"),)}, {"headers": [(b"x-7", b"1")]}),
+        (
+            {"headers": lambda n: (Pair("X-A", str(n % 50)), Pair("X-B", str(n // 50)))},
+            {"headers": [(b"x-a", b"7"), (b"x-b", b"0")]},
+        ),
+        ({"query": lambda n: (Pair("all", "1"), Pair("shop", str(n)))}, {"query": b"all=1&shop=7"}),
+        (
+            {"path": lambda _: "/[a-z]", "path_type": regex, "query": lambda n: (Pair("shop", str(n)),)},
+            {"path": "/a", "query": b"shop=7"},
+        ),
+    ],
+    ids=["beginning", "segment", "end", "value", "name", "two headers", "query", "same expression"],
+)
+def test_of_thousands_of_routes_only_few_are_tried(
+    fields: dict[str, Any], asked: dict[str, Any], tried: list[object]
+) -> None:
+    table = thousands(**fields)
+    assert taken_by(table, **{"path": "/", **asked}) == "r7"
+    assert len(tried) <= 4
+    tried.clear()
+    assert taken_by(table, asked.get("path", "/"), headers=[(b"x-shop", b"x")], query=b"all=1") in (
+        None,
+        "r7",
+    )
+    assert len(tried) <= 4
+
+
+def test_of_thousands_of_routes_that_say_the_same_only_the_first_is_tried(tried: list[object]) -> None:
+    table = thousands(created=float, methods=lambda n: ("GET", "PUT")[: 1 + n % 2])
+    assert taken_by(table, "/", method="PUT") == "r1"
+    assert taken_by(table, "/", method="POST") is None
+    assert len(set(tried)) == 2
