@@ -232,6 +232,30 @@ class Env:
         "Connections of clients that one gateway worker holds open, beyond which a new one is told 503 and closed; "
         "0 is no limit but that of open files.",
     )
+    gateway_max_url_bytes: int = var(
+        "GATEWAY_MAX_URL_BYTES",
+        _whole(1024, 65_536),
+        8192,
+        "Bytes of a request's target that the gateway takes; a longer one gets 414.",
+    )
+    gateway_max_header_bytes: int = var(
+        "GATEWAY_MAX_HEADER_BYTES",
+        _whole(8192, 1_048_576),
+        32_768,
+        "Bytes of a request's header fields together that the gateway takes; more get 431.",
+    )
+    gateway_max_headers: int = var(
+        "GATEWAY_MAX_HEADERS",
+        _whole(10, 10_000),
+        100,
+        "Header fields of a request that the gateway takes; more get 431.",
+    )
+    gateway_head_seconds: float = var(
+        "GATEWAY_HEAD_SECONDS",
+        _number(1, 600),
+        10.0,
+        "Seconds that a request's head may take to come to the gateway, then 408; and a TLS handshake.",
+    )
     circuit_breaker_recovery_timeout: float = var(
         "CIRCUIT_BREAKER_RECOVERY_TIMEOUT", _number(0.1, 86_400), 60.0, "Seconds a breaker without a policy stays open."
     )

@@ -193,8 +193,8 @@ def _taken(rule: Rule, x: Exchange, host: str, key: str, table: RoutingTable, se
 
 
 def _exchange(method: str, host: str, target: str, headers: Sequence[tuple[str, str]], address: str) -> Exchange:
-    """The request as a worker gets it. What clients keep to themselves is cut off: a fragment."""
-    raw, _, query = target.encode().partition(b"#")[0].partition(b"?")
+    """The request as a worker gets it."""
+    raw, _, query = target.encode().partition(b"?")
     fields = [(name.lower().encode(), value.strip(" \t").encode()) for name, value in headers]
     if host or not any(name == b"host" for name, _ in fields):
         fields.insert(0, (b"host", host.strip(" \t").encode() or b"localhost"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gateway.proxy.fields import HOP_BY_HOP
+from gateway.proxy.fields import HOP_BY_HOP, via_of
 from gateway.proxy.request import Header, encoded, nominated
 
 HEAD_LIMIT: Final = 4 * 1024
@@ -28,16 +28,18 @@ _HEAD = re.compile(
 
 class Answer:
     """Shared, so never changed. `fields` are those that came, names in lower case; `passed` those that clients get,
-    `lines` the same as bytes. `speaks_for_us`: a field of it has a name by which the gateway speaks.
+    `lines` the same as bytes, with our part of `via`. `speaks_for_us`: a field of it has a name by which the gateway
+    speaks.
     """
 
-    __slots__ = ("fields", "lines", "passed", "speaks_for_us", "status")
+    __slots__ = ("fields", "lines", "passed", "speaks_for_us", "status", "via")
 
-    def __init__(self, status: int, fields: Sequence[Header]) -> None:
+    def __init__(self, status: int, fields: Sequence[Header], version: str = "1.1") -> None:
         self.status = status
+        self.via = via_of(version)
         self.fields = fields
         self.passed = _passed(status, fields)
-        self.lines = encoded(self.passed)
+        self.lines = encoded([*self.passed, (b"via", self.via)])
         self.speaks_for_us = any(name[:9] == b"ratelimit" or name[:15] == b"access-control-" for name, _ in self.passed)
 
 
@@ -51,7 +53,7 @@ def _passed(status: int, fields: Sequence[Header]) -> list[Header]:
             said = header[1].lower()
             connection = said if connection is None else connection + b"," + said
     if connection is not None and connection not in ORDINARY_CONNECTION:
-        hop = nominated(connection)
+        hop = nominated(connection) - {b"content-length"}  # without which the client could not tell where it ends
         passed = [header for header in passed if header[0] not in hop]
     if status in (204, 304):
         # Either may name the length of a body that does not come, over which a server stumbles.

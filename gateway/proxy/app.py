@@ -32,15 +32,15 @@ from gateway.proxy.direct import Direct
 from gateway.proxy.entitlement import require_websockets
 from gateway.proxy.errors import answer_of, date_field
 from gateway.proxy.exchange import Exchange, Scope
-from gateway.proxy.fields import is_loop
+from gateway.proxy.fields import VIA, is_loop
 from gateway.proxy.forwarder import Forwarder, Receive, Send
 from gateway.proxy.guard import Guard
-from gateway.proxy.heads import VIA, Peers
+from gateway.proxy.heads import Peers
 from gateway.proxy.limiter import Limiter
 from gateway.proxy.live import Binding, Here, Live
 from gateway.proxy.options import AS_A_WHOLE, METHODS, allowed, last_hop
 from gateway.proxy.recorder import CLIENT_GONE, Recorder
-from gateway.proxy.request import Header
+from gateway.proxy.request import Header, HeadLimits
 from gateway.proxy.rewriting import location, without_keys
 from gateway.proxy.router import Rule
 from gateway.proxy.standing import Standing
@@ -80,6 +80,10 @@ class Gateway:
         self.guard = Guard(env, config.worker, left_out=self.balancer.left_out, skipped=lambda: self.live.skipped)
         self.admission = Admission(env.gateway_max_concurrent)
         self.connections = Connections(env.gateway_max_connections)
+        self.head_limits = HeadLimits(
+            *(env.gateway_max_url_bytes, env.gateway_max_header_bytes, env.gateway_max_headers),
+            env.gateway_head_seconds,
+        )
         self.cors = Cors.anywhere(env.cors_origins)
         self.live = Live(env, self.balancer, self.guard, self.admission, self.cors)
         self.standing = Standing(config.worker, self.node, self.live, self.admission, self.connections)
@@ -308,8 +312,8 @@ class Gateway:
         await self._say(x, redirect.status, [(b"location", address)], b"", send)
 
     def added(self, x: Exchange) -> list[Header]:
-        """The fields that every answer carries."""
-        fields: list[Header] = [(b"x-request-id", x.request_id), _VIA]
+        """The fields that every answer carries, besides Via."""
+        fields: list[Header] = [(b"x-request-id", x.request_id)]
         if x.bucket is not None:
             fields += x.bucket.fields(self.now())
         elif x.buckets:
@@ -347,6 +351,7 @@ class Gateway:
         x.status = status
         x.started_answer = True
         headers += self.added(x)
+        headers.append(_VIA)
         headers.append(date_field(int(self._wall())))
         if status != 204 and not any(name == b"content-length" for name, _ in headers):
             headers.append((b"content-length", b"%d" % len(body)))

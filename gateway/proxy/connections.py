@@ -28,6 +28,8 @@ class Connections:
     def __init__(self, most: int) -> None:
         self.most = most
         self.open: set[object] = set()
+        self.knocking: set[object] = set()
+        """Those that have yet to agree on TLS."""
         self._lingering: set[object] = set()
         self._untold = 0
         self._told = float("-inf")
@@ -39,6 +41,14 @@ class Connections:
         self.open.add(connection)
         return True
 
+    def knock(self, connection: object, now: float) -> bool:
+        """Whether one may come in that has yet to agree on TLS: a few more than there is room for, to be told so."""
+        if len(self.open) + len(self.knocking) >= self.most + LINGERING and self.most:
+            self._turned_away(now)
+            return False
+        self.knocking.add(connection)
+        return True
+
     def may_linger(self, connection: object) -> bool:
         """Whether one that is turned away may stay until its client has read why."""
         if len(self._lingering) >= LINGERING:
@@ -48,16 +58,21 @@ class Connections:
 
     def leave(self, connection: object) -> None:
         self.open.discard(connection)
+        self.knocking.discard(connection)
         self._lingering.discard(connection)
 
     def refusal(self, now: float) -> Problem:
         """What one more is told."""
-        self._untold += 1
-        if now - self._told >= SAY_SECONDS:
-            logger.warning("turned away %d new connections, for %d are open", self._untold, len(self.open))
-            self._untold, self._told = 0, now
+        self._turned_away(now)
         detail = f"This gateway holds {self.most} connections at once."
         return Problem("overloaded", detail, headers=RETRY_AFTER)
+
+    def _turned_away(self, now: float) -> None:
+        self._untold += 1
+        if now - self._told >= SAY_SECONDS:
+            there = len(self.open) + len(self.knocking)
+            logger.warning("turned away %d new connections, for %d are open", self._untold, there)
+            self._untold, self._told = 0, now
 
     def fit(self) -> None:
         """Let in no more than there may be open files for: beyond those, nobody could even be turned away."""

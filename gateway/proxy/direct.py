@@ -14,7 +14,7 @@ from anumate.lib.problem import Problem
 from gateway.proxy.auth import consumer_lines
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import Receive, Send
-from gateway.proxy.heads import VIA, answer_lines, filled, template
+from gateway.proxy.heads import answer_lines, filled, template
 from gateway.proxy.live import Binding, Here
 from gateway.proxy.paths import read_path
 from gateway.proxy.recall import Caller, Known, Memory
@@ -38,6 +38,7 @@ class Direct:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self.now = gateway.now
+        self._limits = gateway.head_limits
         self.relays: set[Relay] = set()
         self._memory = Memory(gateway.node.keys)
 
@@ -50,7 +51,7 @@ class Direct:
         recalled = self._memory.recall(data, here)
         if recalled is not None:
             return self._take_again(here, *recalled, client)
-        request = read_request(data)
+        request = read_request(data, self._limits)
         if request is None:
             return False
         x = Exchange.of_request(request, client.link, now)
@@ -167,7 +168,7 @@ class Direct:
             return answer_lines(answer, gateway.added(x), edits)
         # What `added` says where nothing is out of the ordinary, without its list: 2 us less.
         limits = x.bucket.lines(self.now()) if x.bucket is not None else b""
-        return b"%bx-request-id: %b\r\nvia: %b\r\n%b" % (answer.lines, x.request_id, VIA, limits)
+        return b"%bx-request-id: %b\r\n%b" % (answer.lines, x.request_id, limits)
 
     def missed(self, relay: Relay, error: UpstreamError) -> None:
         """Have balancing know of a failure."""

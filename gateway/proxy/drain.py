@@ -12,11 +12,17 @@ import logging
 import os
 import signal
 import socket
+import ssl
+import sys
+from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.server import ServerState
+
+from gateway.proxy.door import Door
 
 logger = logging.getLogger("anumate.gateway.server")
 
@@ -51,8 +57,29 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await self._open_doors(self.config.ssl, sockets or [self.config.bind_socket()])
         logger.info("worker %d is serving", os.getpid())
+
+    async def _open_doors(self, context: ssl.SSLContext, sockets: list[socket.socket]) -> None:
+        """As uvicorn starts up, but for who is waited for."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        config, app = self.config, self.config.loaded_app
+        server = partial(
+            cast(Any, config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        doors = [Door(each, context, app.connections, app.head_limits.seconds, server) for each in sockets]
+        self.servers = doors  # type: ignore[assignment]  # what is asked of them, they have
+        for door in doors:
+            door.open(config.backlog)
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -54,6 +54,12 @@ class Endpoint(Candidate):
         self._rest_seconds = REST_SECONDS
         self._warms_from = self._warms_until = 0.0
 
+    def named(self, head: bytes) -> bytes:
+        """The head of a request that names no host, with this one's."""
+        line, _, rest = head.partition(b"\r\n")
+        host = f"[{self.pool.host}]" if ":" in self.pool.host else self.pool.host
+        return b"%b\r\nhost: %b:%d\r\n%b" % (line, host.encode(), self.pool.port, rest)
+
     def rest(self, now: float) -> None:
         """It took no connection: leave it alone until health checks have had time to see that."""
         if now < self.rests_until:

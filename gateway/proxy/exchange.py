@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from anumate.lib.problem import Problem
 from gateway.proxy.handshake import Handshake, read_handshake, tokens
 from gateway.proxy.paths import RequestPath, read_path
-from gateway.proxy.request import Fields, Header, Link, Request, host_name
+from gateway.proxy.request import LENGTH_DIGITS, Fields, Header, Link, Request, host_name
 
 if TYPE_CHECKING:
     from gateway.proxy.bodies import Kept
@@ -191,6 +191,8 @@ class Exchange:
         """
         known, version = self.known, self.version
         self.path = read_path(self.raw_path)
+        if b" " in self.query or b"#" in self.query:
+            raise Problem("malformed_request", "The query holds a space or a fragment.")
         host = known.get(b"host")
         if host is None:
             if version == "1.1":
@@ -205,7 +207,7 @@ class Exchange:
                 raise Problem("malformed_request", "The only transfer coding taken is chunked, from HTTP/1.1 on.")
             self.has_body = True
         elif length is not None:
-            if not length.isdigit():
+            if not length.isdigit() or len(length) > LENGTH_DIGITS:
                 raise Problem("malformed_request", "Content-Length is not one whole number.")
             self.content_length = length
             self.has_body = int(length) > 0
@@ -216,12 +218,17 @@ class Exchange:
             # The server's parser stops at the upgrade: the body would be lost, or be read as the next request.
             detail = "A request with a body cannot ask for another protocol."
             raise Problem("malformed_request", detail, headers={"Connection": "close"})
-        if upgrade is not None and b"websocket" in tokens(upgrade):
+        if upgrade is not None and version != "1.0" and b"websocket" in tokens(upgrade):  # RFC 9110 §7.8
             self.handshake = read_handshake(self.method, version, known, self.fields.all)
             self.asked = self.query
         if self.method in REFUSED_METHODS:
             allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
             raise Problem("method_not_allowed", f"{self.method} is not taken here.", headers={"Allow": allowed})
+
+    @property
+    def nameless(self) -> bool:
+        """Whether its head names no host, which HTTP/1.0 may leave out, and every request to a service has."""
+        return b"host" not in self.known and not (self.binding is not None and self.binding.host)
 
     @property
     def has_its_body(self) -> bool:

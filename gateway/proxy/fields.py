@@ -27,6 +27,15 @@ PSEUDONYM: Final = b"anumate"
 """Our name in Via."""
 
 
+def via_of(version: str) -> bytes:
+    """Our part of Via in a message that came in that version of HTTP (RFC 9110 §7.6.3)."""
+    return b"%b %b" % (version.encode(), PSEUDONYM)
+
+
+VIA: Final = via_of("1.1")
+"""What answers of our own say."""
+
+
 def is_loop(via: bytes) -> bool:
     """Whether a Via field says that the request went through a gateway of ours before."""
     return PSEUDONYM in via and any(hop.split()[1:2] == [PSEUDONYM] for hop in via.split(b","))

@@ -128,6 +128,8 @@ class Forwarder:
         Raises:
             UpstreamError, ClientGone, Problem: there will be none.
         """
+        if x.nameless:
+            head = endpoint.named(head)
         connection = endpoint.pool.take()
         if connection is not None:
             try:

@@ -17,12 +17,10 @@ from gateway.proxy.answer import ORDINARY_CONNECTION, Answer
 from gateway.proxy.auth import authorization_for_service, consumer_lines
 from gateway.proxy.edits import Edits
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.fields import FORWARDED, PSEUDONYM
+from gateway.proxy.fields import FORWARDED, via_of
 from gateway.proxy.handshake import SWITCH
 from gateway.proxy.live import Binding
 from gateway.proxy.request import Header, encoded, nominated
-
-VIA: Final = b"1.1 " + PSEUDONYM
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -55,11 +53,12 @@ class Peers:
     def forwarded(self, x: Exchange) -> bytes:
         """The four lines X-Forwarded-*: what a trusted proxy says, with its own address added; else only what we see
         ourselves."""
-        host = x.known.get(b"host", b"")
+        host = x.known.get(b"host")
         if not self._trusted or not self.trusts(x.peer):
-            return b"%bx-forwarded-host: %b\r\n" % (_seen(*x.link), host)
+            return b"%bx-forwarded-host: %b\r\n" % (_seen(*x.link), host) if host else _seen(*x.link)
         said = {name: value for name in FORWARDED if (value := x.known.get(name))}
-        said.setdefault(b"x-forwarded-host", host)
+        if host:
+            said.setdefault(b"x-forwarded-host", host)
         said.setdefault(b"x-forwarded-proto", x.scheme.encode())
         said.setdefault(b"x-forwarded-port", b"%d" % x.link.port)
         before, peer = said.get(b"x-forwarded-for"), x.peer.encode()
@@ -101,10 +100,11 @@ def template(binding: Binding, x: Exchange) -> Template:
     target = x.target.encode()
     if x.query:
         target += b"?" + x.query
-    via, host = known.get(b"via"), binding.host or known.get(b"host", b"")
-    before = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bvia: %b\r\n" % (
-        *(x.method.encode(), target, host),
-        *(lines, via + b", " + VIA if via else VIA),
+    via, ours = known.get(b"via"), via_of(x.version)
+    host = binding.host or known.get(b"host")
+    before = b"%b %b HTTP/1.1\r\n%b%bvia: %b\r\n" % (
+        *(x.method.encode(), target, b"host: %b\r\n" % host if host else b""),
+        *(lines, via + b", " + ours if via else ours),
     )
     after: list[bytes] = []
     dropped = hop if edits is None else hop | edits.dropped
@@ -118,11 +118,9 @@ def template(binding: Binding, x: Exchange) -> Template:
         after.append(b"transfer-encoding: chunked\r\n")
     if x.handshake is not None:
         after += [b"%b: %b\r\n" % field for field in SWITCH]
-    _require_lines(before, 3 + len(passed))
+    _require_lines(before, (3 if host else 2) + len(passed))
     rest = b"".join(after)
     _require_lines(rest, len(after))
-    if b" " in x.query:
-        raise Problem("malformed_request", "The query holds a space.")
     return Template(before, rest + b"\r\n")
 
 
@@ -154,8 +152,8 @@ def answer_head(answer: Answer, added: list[Header], edits: Edits | None = None)
     passed = answer.passed
     if edits is not None:
         passed = [*edits.kept(passed), *edits.fields]
-    ours = {name for name, _ in added if name != b"via" and name != b"vary"}
-    return [*(header for header in passed if header[0] not in ours), *added]
+    ours = {name for name, _ in added if name != b"vary"}
+    return [*(header for header in passed if header[0] not in ours), (b"via", answer.via), *added]
 
 
 def answer_lines(answer: Answer, added: list[Header], edits: Edits | None = None) -> bytes:

@@ -87,7 +87,8 @@ class Mirrors:
         endpoint = self._balancer.pick(mirror.shares, self._now(), x.request_id.decode())
         if endpoint is None:
             return
-        task = asyncio.get_running_loop().create_task(_send(endpoint, head + body, bodiless=x.method == "HEAD"))
+        request = (endpoint.named(head) if x.nameless else head) + body
+        task = asyncio.get_running_loop().create_task(_send(endpoint, request, bodiless=x.method == "HEAD"))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 

@@ -33,15 +33,20 @@ def compile_pattern(path: str) -> Any:
 
 
 class RequestPath(NamedTuple):
-    """`matched` is the normal form; `forwarded` the path as it came, less its dot segments."""
+    """`matched` is the normal form, in which several slashes are one; `forwarded` the path as it came, less its dot
+    segments."""
 
     matched: str
     forwarded: str
 
 
-# Anything but plain visible ASCII, and what only a closer look can judge: escapes, backslashes and dot segments.
-_SUSPECT = re.compile(rb"[^!-\[\]-~]|%|/\.").search
-_REFUSED = re.compile(rb"[^!-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;", re.IGNORECASE).search
+# Anything but plain visible ASCII, and what only a closer look can judge: escapes, backslashes, dot and empty segments.
+_SUSPECT = re.compile(rb"[^!\"$&-\[\]-~]|/[./]").search
+# The last ones are how overlong UTF-8 begins (RFC 3629 §10), in which old decoders read a slash or a dot.
+_REFUSED = re.compile(
+    rb"[^!\"$-\[\]-~]|%(?![0-9A-Fa-f]{2})|%2f|%5c|%00|/\.\.?;|%c[01]|%e0%[89]|%f[08c]%8", re.IGNORECASE
+).search
+_SLASHES = re.compile("//+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?:[;/]|\Z)", re.IGNORECASE).search
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -53,7 +58,7 @@ def read_path(raw: bytes) -> RequestPath:
     """The path of a request target, fit for matching.
 
     Escaped slashes, backslashes and NULs are refused: servers disagree on what they mean, and a rule that one of them
-    reads differently is a rule that can be walked around.
+    reads differently is a rule that can be walked around. So several slashes match like one, as most servers read them.
     """
     if raw[:1] != b"/":
         raise Problem("malformed_request", "The request target has no path that starts with a slash.")
@@ -62,16 +67,18 @@ def read_path(raw: bytes) -> RequestPath:
         return RequestPath(path, path)
     if _REFUSED(raw):
         raise Problem(
-            "malformed_request", "The path holds a control character, a backslash, %2F, %5C, %00 or a broken escape."
+            "malformed_request",
+            "The path holds a control character, a backslash, #, %2F, %5C, %00, overlong UTF-8 or a broken escape.",
         )
     path = raw.decode("ascii")
     decoded = _ESCAPE.sub(_unescape, path)
     if _REFUSED(decoded.encode("ascii")):
         raise Problem("malformed_request", "The path hides dot segments.")
     plain = _without_dot_segments(decoded)
+    matched = _SLASHES.sub("/", plain)
     if plain == decoded:
-        return RequestPath(plain, path)
-    return RequestPath(plain, _without_dot_segments(_ESCAPE.sub(_unescape_unreserved, path)))
+        return RequestPath(matched, path)
+    return RequestPath(matched, _without_dot_segments(_ESCAPE.sub(_unescape_unreserved, path)))
 
 
 def has_dot_segments(path: str) -> bool:

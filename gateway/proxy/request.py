@@ -7,6 +7,7 @@ else it leaves to llhttp.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,16 +18,38 @@ from gateway.proxy.fields import HANDLED, OURS
 
 Header = tuple[bytes, bytes]
 
-URL_LIMIT: Final = 8 * 1024
 BLOCK_LIMIT: Final = 4 * 1024
 """Bytes of header fields that are worth to be remembered, and with that the memory it takes: this times `BLOCKS`."""
 BLOCKS: Final = 1024
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]{0,5})?").fullmatch
+LENGTH_DIGITS: Final = 19
+"""So many a Content-Length may have: Python reads no number of thousands of digits, and nobody needs leading zeros."""
+
+_HOST = re.compile(r"(\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9._-]{1,253}?)\.?(?::([0-9]{0,5}))?").fullmatch
 _HEAD = re.compile(
     rb"(GET|POST|PUT|DELETE|PATCH) (/[!\"$->@-~]*+)(?:\?([!\"$-~]*+))? HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)++)\r\n"
 ).match
+
+
+class HeadLimits(NamedTuple):
+    """How much a request's head may be: bytes of its target, bytes of its fields as they are on the wire, their number,
+    and the seconds from its first byte to its last. Fields that are all in `BLOCK_LIMIT` are never too many bytes.
+    """
+
+    url: int = 8 * 1024
+    field_bytes: int = 32 * 1024
+    fields: int = 100
+    seconds: float = 10.0
+
+    @property
+    def unread(self) -> int:
+        """Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must
+        end."""
+        return self.url + self.field_bytes + 1024
+
+
+USUAL: Final = HeadLimits()
 
 
 class Link(NamedTuple):
@@ -79,18 +102,20 @@ class Request(NamedTuple):
     body: bytes
 
 
-def read_request(data: bytes) -> Request | None:
+def read_request(data: bytes, limits: HeadLimits = USUAL) -> Request | None:
     """The request that the bytes begin with; None when it takes more than a look to tell."""
     head = _HEAD(data)
     if head is None:
         return None
     method, path, query, block = head.groups(b"")
-    if len(block) > BLOCK_LIMIT or len(path) + len(query) > URL_LIMIT - 1:
+    if len(block) > BLOCK_LIMIT or len(path) + len(query) > limits.url - 1:
         return None
     ordinary = _ordinary(block)
     if ordinary is None:
         return None
     fields, host, length, last = ordinary
+    if len(fields.all) > limits.fields:
+        return None
     body = data[head.end() :]
     if len(body) > length:
         return None  # the next request came with it
@@ -105,8 +130,6 @@ _UNUSUAL: Final = (b"transfer-encoding", b"upgrade", b"expect", b"http2-settings
 def _ordinary(block: bytes) -> tuple[Fields, str, int, bool] | None:
     """Fields, host, length of the body, and whether it is the last request; None where that takes a closer look."""
     lines = block[:-2].split(b"\r\n")
-    if len(lines) > 100:
-        return None
     fields = Fields(
         [(name.lower(), value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
     )
@@ -143,9 +166,17 @@ def host_name(field: bytes) -> str:
         Problem: malformed_request.
     """
     match = _HOST(field.decode("latin-1"))
-    if match is None:
+    if match is None or (match[2] and not _is_ipv6(match[2])) or int(match[3] or 0) > 65535:
         raise Problem("malformed_request", "The Host field is not one host name.")
     return match[1].lower()
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def nominated(connection: bytes) -> frozenset[bytes]:

@@ -75,9 +75,9 @@ class _After:
         forwarded, prefix = path.forwarded, self._prefix
         if forwarded.startswith(prefix):
             return _one_path(self._start + forwarded[len(prefix) :])
-        # Spelled with needless escapes. Segments of the two forms correspond, for escaped slashes are refused.
-        parts = forwarded.split("/", self._segments + 1)
-        return _one_path(self._start + "/" + parts[-1] if len(parts) == self._segments + 2 else self._start)
+        # Spelled with needless escapes or slashes. Its segments are those of the normal form: none holds a slash.
+        spelled = re.match(rf"(?:/+[^/]+){{{self._segments}}}", forwarded)
+        return _one_path(self._start + forwarded[spelled.end() :] if spelled else self._start)
 
 
 def location(redirect: Redirect, path: str, query: bytes, *, scheme: str, authority: str, host: str) -> bytes:

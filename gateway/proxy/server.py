@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
+import struct
 from random import getrandbits
 from typing import Any, Final
 
@@ -16,21 +18,20 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from anumate.lib.problem import Problem
 from gateway.proxy.errors import answer_of
-from gateway.proxy.heads import VIA
-from gateway.proxy.request import URL_LIMIT, Header, encoded
+from gateway.proxy.fields import VIA
+from gateway.proxy.forwarder import Message, Receive, Send
+from gateway.proxy.options import AS_A_WHOLE
+from gateway.proxy.request import USUAL, Header, HeadLimits, encoded, host_name
 
 VERSIONS: Final = ("1.1", "1.0")
-FIELDS_LIMIT: Final = 32 * 1024
-"""Bytes of all header fields together, as they are on the wire."""
-FIELDS_COUNT: Final = 100
-UNREAD_LIMIT: Final = URL_LIMIT + FIELDS_LIMIT + 1024
-"""Bytes the parser may take in without giving anything out: a whole head has to fit, what trickles in must end."""
 LINGER_SECONDS: Final = 1.0
 """For so long, what a refused client still sends is thrown away: closing on it at once could lose it the answer."""
 LAST_SECONDS: Final = 1.5
 """While the server drains, an idle connection waits so long for a request that was on its way when the drain began."""
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("anumate.gateway.server")
 logger.setLevel(logging.INFO)  # uvicorn compares this one level, and traces every connection below 5
@@ -47,8 +48,6 @@ logger.addFilter(_is_news)
 class Server(HttpToolsProtocol):
     """One connection of a client."""
 
-    head_seconds = 10.0
-    """For a request's head, from its first byte on."""
     write_seconds = 60.0
     """A client that is slow to read takes at least a byte of its answer within so long."""
     log = logger
@@ -58,6 +57,7 @@ class Server(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = self.log
+        self._limits: HeadLimits = getattr(self.app, "head_limits", USUAL)
         self._unread = 0  # bytes since the parser last gave something out; above 0 from a head's first byte to its last
         self._field_bytes = 0
         self._in_body = False
@@ -102,13 +102,13 @@ class Server(HttpToolsProtocol):
         self._unread += len(data)
         self._feed(data)
         if self._unread and not self._in_body:
-            if self._unread > UNREAD_LIMIT:
-                self._refuse(_too_large())
+            if self._unread > self._limits.unread:
+                self._refuse(self._too_large())
             elif self._head_timer is None and not self._closing:
-                self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+                self._head_timer = self.loop.call_later(self._limits.seconds, self._head_took_too_long)
         elif self._head_timer is not None:
             self._stop_head_timer()
-        elif self._unread > UNREAD_LIMIT:
+        elif self._unread > self._limits.unread:
             self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
 
     def _feed(self, data: bytes) -> None:
@@ -152,15 +152,15 @@ class Server(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > URL_LIMIT:
-            self._reject(Problem("uri_too_long", f"The address is over {URL_LIMIT} bytes long."))
+        if len(self.url) > self._limits.url:
+            self._reject(Problem("uri_too_long", f"The address is over {self._limits.url} bytes long."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
             return  # a trailer, which must not pass for one of the head's fields
         self._field_bytes += len(name) + len(value) + 4  # colon, space and line end
-        if self._field_bytes > FIELDS_LIMIT or len(self.headers) >= FIELDS_COUNT:
-            self._reject(_too_large())
+        if self._field_bytes > self._limits.field_bytes or len(self.headers) >= self._limits.fields:
+            self._reject(self._too_large())
         name, value = name.lower(), value.strip(b" \t")  # RFC 9112 §5.1; the parser leaves what is behind
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -169,24 +169,44 @@ class Server(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unread = 0
         self._in_body = True
-        if self.parser.get_http_version() not in VERSIONS:
+        version = self.parser.get_http_version()
+        if version not in VERSIONS:
             self._reject(Problem("malformed_request", "The gateway speaks HTTP/1.1 and HTTP/1.0 on this connection."))
+        if b"#" in self.url:  # uvicorn would drop what is behind
+            self._reject(Problem("malformed_request", "The request target has a fragment."))
         if self.url[:1] != b"/":
-            self._take_absolute_target()
+            self._take_target(version)
+        if version == "1.0":
+            self.expect_100_continue = False  # its client does not know that answer (RFC 9110 §10.1.1)
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False
 
-    def _take_absolute_target(self) -> None:
-        """The target's host counts, not the Host field's (RFC 9112 §3.2.2). Two fields stay two, to be refused."""
+    def _take_target(self, version: str) -> None:
+        """One that is no path: `*`, or an address, whose host counts, and not the Host field's (RFC 9112 §3.2.2). That
+        has to be a good one all the same, and only HTTP/1.0 may leave it out. Two fields stay two, to be refused.
+        """
+        asks_for_options = self.parser.get_method() == b"OPTIONS"
+        if asks_for_options and self.url == b"*":
+            self.url = AS_A_WHOLE.encode()
+            return
         found = _ABSOLUTE(self.url)
         if found is None:
             self._reject(Problem("malformed_request", "The request target is neither a path nor an address of HTTP."))
             return
         hosts = [number for number, (name, _) in enumerate(self.headers) if name == b"host"]
         if len(hosts) == 1:
+            try:
+                host_name(self.headers[hosts[0]][1])
+            except Problem as problem:
+                self._reject(problem)
             self.headers[hosts[0]] = b"host", found[1]
-        self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
+        elif not hosts and version == "1.0":
+            self.headers.append((b"host", found[1]))
+        if asks_for_options and not found[2]:  # §3.2.4
+            self.url = AS_A_WHOLE.encode()
+        else:
+            self.url = found[2] if found[2][:1] == b"/" else b"/" + found[2]
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
@@ -210,9 +230,15 @@ class Server(HttpToolsProtocol):
     def _head_took_too_long(self) -> None:
         self._head_timer = None
         if self._is_serving():  # its next request was not even looked for meanwhile
-            self._head_timer = self.loop.call_later(self.head_seconds, self._head_took_too_long)
+            self._head_timer = self.loop.call_later(self._limits.seconds, self._head_took_too_long)
             return
-        self._refuse(Problem("request_timeout", f"The head of the request took over {self.head_seconds:g} s to come."))
+        detail = f"The head of the request took over {self._limits.seconds:g} s to come."
+        self._refuse(Problem("request_timeout", detail))
+
+    def _too_large(self) -> Problem:
+        limits = self._limits
+        detail = f"The header fields are over {limits.field_bytes} bytes, or more than {limits.fields}."
+        return Problem("headers_too_large", detail)
 
     # Who does not read
 
@@ -242,6 +268,8 @@ class Server(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if cycle.scope.get("http_version") == "1.0":
+            app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _is_serving(self) -> bool:
@@ -303,7 +331,26 @@ class Server(HttpToolsProtocol):
             self.transport.close()
 
 
-def _too_large() -> Problem:
-    return Problem(
-        "headers_too_large", f"The header fields are over {FIELDS_LIMIT} bytes, or more than {FIELDS_COUNT}."
-    )
+def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
+    """For a client of HTTP/1.0, which knows no transfer coding (RFC 9112 §6.1): an answer of unknown length ends with
+    the connection. One that breaks off ends with a reset, or it would look whole.
+    """
+    ends_it = False
+
+    async def plain(message: Message) -> None:
+        nonlocal ends_it
+        if message["type"] == "http.response.start":
+            ends_it = all(name != b"content-length" for name, _ in message["headers"])
+            if ends_it:
+                cycle.chunked_encoding = False
+        elif ends_it:
+            cycle.expected_content_length = len(message["body"])
+        await cycle.send(message)  # type: ignore[arg-type]
+
+    async def run(scope: Any, receive: Receive, send: Send) -> None:
+        await app(scope, receive, plain)
+        if ends_it and not cycle.response_complete and not cycle.transport.is_closing():
+            cycle.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            cycle.transport.abort()
+
+    return run

@@ -60,6 +60,7 @@ class Standing:
             ("skipped", "What the worker cannot serve of the table; its log says why.", len(self._live.skipped)),
             ("requests_in_flight", "Requests under way, WebSockets included.", self._admission.whole.inside),
             ("connections", "Connections of clients that are open.", len(self._connections.open)),
+            ("tls_handshakes", "Connections that have yet to agree on TLS.", len(self._connections.knocking)),
         )
         lines: list[str] = []
         for name, meaning, value in gauges:

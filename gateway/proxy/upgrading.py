@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from gateway.proxy.options import AS_A_WHOLE
 from gateway.proxy.server import Server
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import ClientGone
@@ -29,8 +28,6 @@ class UpgradingServer(Server):
         return False  # uvicorn would speak the protocol itself
 
     def on_headers_complete(self) -> None:
-        if self.url == b"*" and self.parser.get_method() == b"OPTIONS":
-            self.url = AS_A_WHOLE.encode()
         upgrades = self.parser.should_upgrade()
         if upgrades:
             self.scope["extensions"] = {SWITCH: self}  # type: ignore[dict-item]

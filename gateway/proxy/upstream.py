@@ -17,6 +17,7 @@ import httptools
 from anumate.lib import clock
 from gateway.proxy.answer import Answer, read_answer
 from gateway.proxy.policies import RetryOn
+from gateway.proxy.request import LENGTH_DIGITS
 from gateway.proxy.tls import Secure
 from registry.live.addresses import resolve
 
@@ -342,8 +343,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self.complete:
             return
-        status = self._parser.get_status_code()
-        if status < 100 or self._parser.get_http_version() not in ("1.1", "1.0"):
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        if status < 100 or version not in ("1.1", "1.0"):
             self.error = Malformed("Its status line is not one of HTTP/1.1 or HTTP/1.0.")
             return
         if status < 200:
@@ -354,21 +355,22 @@ class Connection(asyncio.Protocol):
             if status == 101:
                 self._switch()
             return
-        fields = dict(self.headers)
-        coding = fields.get(b"transfer-encoding")
-        illegal = self._has_illegal_value()
-        if status > 599 or illegal or (coding is not None and coding.lower() != b"chunked"):
-            self.error = Malformed("Its status, a field value or its transfer coding is not acceptable.")
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        # A coding in HTTP/1.0 makes the framing faulty (RFC 9112 §6.1).
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        faulty = codings not in ([], [b"chunked"]) or (codings and version == "1.0")
+        if status > 599 or faulty or any(len(each) > LENGTH_DIGITS for each in lengths) or self._has_illegal_value():
+            self.error = Malformed("Its status, a field value, its length or its transfer coding is not acceptable.")
             return
         self.status = status
-        self.answer = Answer(status, self.headers)
+        self.answer = Answer(status, self.headers, version)
         self.answered = True
         self.keep_alive = self._parser.should_keep_alive()
-        self.sized = coding is None and b"content-length" in fields
+        self.sized = bool(lengths) and not codings
         if self._bodiless or status in (204, 304):
             self.complete = True
         else:
-            self._until_close = coding is None and not self.sized
+            self._until_close = not codings and not self.sized
 
     def _switch(self) -> None:
         if not self._switches or not self._parser.should_upgrade():

@@ -7,8 +7,9 @@ import contextlib
 import re
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -153,10 +154,11 @@ class World:
         endpoints = {"http": Endpoint("http", "127.0.0.1", port)}
         self.lives.register(Key("default", name, id), Document(endpoints=endpoints, **document))
 
-    async def gateway(self, **env: Any) -> Running:
+    async def gateway(self, server: Mapping[str, Any] = MappingProxyType({}), **env: Any) -> Running:
+        """`server` are options of uvicorn's."""
         env.setdefault("default_rate_limit", 0)
         config = Config(env=Env(redis_url=self.redis_url, **env), pepper=PEPPER, cache_dir=self.cache_dir)
-        running = await Running(Gateway(config), self).start()
+        running = await Running(Gateway(config), self, server).start()
         self.gateways.append(running)
         return running
 
@@ -174,10 +176,10 @@ class PromptDrainingServer(PromptServer, DrainingServer):
 class Running:
     """A gateway on a port."""
 
-    def __init__(self, app: Gateway, world: World) -> None:
+    def __init__(self, app: Gateway, world: World, server: Mapping[str, Any]) -> None:
         self.app = app
         self.world = world
-        options = {**SERVER_OPTIONS, "loop": "none", "log_config": None}
+        options = {**SERVER_OPTIONS, "loop": "none", "log_config": None, **server}
         config = uvicorn.Config(app, host="127.0.0.1", port=0, **options)
         self._server = PromptDrainingServer(config, app.drain_seconds)
 

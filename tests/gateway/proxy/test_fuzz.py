@@ -18,7 +18,6 @@ import pytest
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import table as routing
 from gateway.proxy.policies import Timeouts
-from gateway.proxy.server import Server
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, World, a_route
 
@@ -138,14 +137,9 @@ async def said(gateway: Running, data: bytes) -> bytes:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "head_seconds", 0.5)
-
-
-@pytest.fixture
 async def untroubled(world: World, caplog: pytest.LogCaptureFixture) -> Running:
     caplog.set_level(logging.ERROR)
-    return await world.gateway()
+    return await world.gateway(gateway_head_seconds=0.5)
 
 
 async def nothing_is_left(gateway: Running, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +161,7 @@ def requests(key: str) -> list[bytes]:
 
 
 async def test_damaged_requests_end_in_4xx_or_reach_an_instance_in_one_strict_form(
-    world: World, untroubled: Running, quick: None, caplog: pytest.LogCaptureFixture
+    world: World, untroubled: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     strict = await Strict().start()
     world.publish(a_route(auth_required=False, timeout_seconds=0.5), upstreams=PATIENT)

@@ -61,12 +61,33 @@ async def heard(gateway: Running, method: str = "GET") -> tuple[int, bytes, bool
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 1_0\r\n\r\n", BAD, id="a length with an underscore"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", BAD, id="a length too large"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: \r\n\r\n", BAD, id="an empty length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: " + b"0" * 5000 + b"\r\n\r\n",
+            BAD,
+            id="a length with more digits than Python reads",
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n", BAD, id="chunked, but not last"),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n", BAD, id="an unknown coding"),
         pytest.param(
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             BAD,
             id="a length and chunks",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            BAD,
+            id="another coding before chunked",
+        ),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", BAD, id="chunks of HTTP/1.0"
+        ),
+        pytest.param(
+            b"HTTP/1.1 103 Early Hints\r\ncontent-length: 5\r\n\r\nhello" + OK, BAD, id="an interim answer with a body"
+        ),
+        pytest.param(
+            b"HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + OK,
+            BAD,
+            id="an interim answer in chunks",
         ),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 30, BAD, id="a flood of interim answers"),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", BAD, id="a switch that nobody asked for"),
@@ -141,6 +162,70 @@ async def test_a_truncated_answer_never_looks_whole(gateway: Running, service: S
     service.handler = handler
     status, body, whole = await heard(gateway)
     assert (status, whole) in [(200, False), (502, True)], body
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])  # the short way, once there is a connection, and the long one
+async def test_an_instance_cannot_nominate_its_length_away(gateway: Running, service: Service, method: str) -> None:
+    service.answers(b"HTTP/1.1 200 OK\r\nconnection: content-length, x\r\nx: y\r\ncontent-length: 2\r\n\r\nok")
+    for _ in range(2):
+        answer = await gateway.client.request(method, "/orders")
+        assert (answer.headers["content-length"], answer.text, "x" in answer.headers) == ("2", "ok", False)
+
+
+CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"
+
+
+async def http_1_0(gateway: Running, method: str = "GET", fields: str = "") -> tuple[bytes, bytes]:
+    """Head and body of the answer that a client of HTTP/1.0 gets, whose end is that of the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(f"{method} /orders HTTP/1.0\r\nX-API-Key: {gateway.world.key}\r\n{fields}\r\n".encode())
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            return head, await reader.read()
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("fields", ["", "Connection: keep-alive\r\n"])
+@pytest.mark.parametrize(
+    ("method", "answer", "body"),
+    [
+        pytest.param("GET", CHUNKS + b"3\r\n, b\r\n0\r\n\r\n", b"some, b", id="chunks"),
+        pytest.param("GET", b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end", id="until the end"),
+        pytest.param("GET", b"HTTP/1.0 200 OK\r\n\r\nuntil the end", b"until the end", id="until the end of HTTP/1.0"),
+        pytest.param("GET", OK, b"ok", id="a length"),
+        pytest.param("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"", id="no content"),
+        pytest.param("HEAD", CHUNKS, b"", id="HEAD"),
+    ],
+)
+async def test_http_1_0_gets_no_chunks(
+    gateway: Running, service: Service, method: str, answer: bytes, body: bytes, fields: str
+) -> None:
+    service.answers(answer, close=answer != OK)
+    head, got = await http_1_0(gateway, method, fields)
+    assert got == body
+    assert head.count(b"connection: close\r\n") == 1
+    assert b"transfer-encoding" not in head
+    assert (b"content-length" in head) is (answer == OK)
+
+
+async def test_a_truncated_answer_ends_with_a_reset_where_nothing_else_could_tell(
+    gateway: Running, service: Service
+) -> None:
+    service.answers(CHUNKS, close=True)
+    with pytest.raises(ConnectionResetError):
+        await http_1_0(gateway)
+
+
+@pytest.mark.parametrize(("version", "via"), [(b"1.0", "1.0 anumate"), (b"1.1", "1.1 anumate")])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])  # the short way and the long one
+async def test_via_says_in_which_version_an_answer_came(
+    gateway: Running, service: Service, method: str, version: bytes, via: str
+) -> None:
+    service.answers(OK.replace(b"1.1", version))
+    answer = await gateway.client.request(method, "/orders")
+    assert answer.headers.get_list("via") == [via]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import re
 import pytest
 
 from gateway.proxy.fields import FORWARDED, HANDLED, HOP_BY_HOP
-from gateway.proxy.policies import HeaderEdits, Pair
+from gateway.proxy.policies import HeaderEdits, Mirror, Pair, Rewrite
+from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Running, Service, World, a_route
 
 GOOD = "Host: h\r\nX-API-Key: {key}\r\n"
@@ -80,6 +81,11 @@ async def heard(gateway: Running, text: str) -> tuple[int, str]:
             "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 18446744073709551617\r\n\r\na",
             MALFORMED,
             id="a length that overflows",
+        ),
+        pytest.param(
+            "POST /orders HTTP/1.1\r\n" + GOOD + f"Content-Length: {'0' * 5000}1\r\n\r\na",
+            MALFORMED,
+            id="a length with more digits than Python reads",
         ),
         pytest.param(
             "POST /orders HTTP/1.1\r\n" + GOOD + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
@@ -298,6 +304,152 @@ async def test_an_absolute_target_that_names_no_host_is_refused(
 ) -> None:
     assert await heard(gateway, f"GET {target} HTTP/1.1\r\n{GOOD}\r\n") == MALFORMED
     assert not service.calls
+
+
+async def in_pieces(gateway: Running, text: str, *, cut: int) -> bytes:
+    """The answer to a request of which the first bytes come alone, which takes the long way; with `cut` 0 the whole
+    comes at once, which may take the short one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    data = text.replace("{key}", gateway.world.key).encode("latin-1")
+    if cut:
+        writer.write(data[:cut])
+        await eventually(lambda: any(each._unread for each in gateway.connections), what="the first bytes to arrive")
+    writer.write(data[cut:])
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return head
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        pytest.param("/orders#x", "h", 400, id="a fragment"),
+        pytest.param("/orders?a=b#x", "h", 400, id="a fragment behind a query"),
+        pytest.param("/orders#", "h", 400, id="an empty fragment"),
+        pytest.param("/orders/%23x", "h", 200, id="an escaped number sign"),
+        pytest.param("/orders/..%c0%af..%c0%afadmin", "h", 400, id="slashes in overlong UTF-8"),
+        pytest.param("/orders", "h:65535", 200, id="the last port"),
+        pytest.param("/orders", "h:0", 200, id="a port that RFC 3986 allows"),
+        pytest.param("/orders", "h:", 200, id="an empty port"),
+        pytest.param("/orders", "h:65536", 400, id="a port too large"),
+        pytest.param("/orders", "h:99999", 400, id="a port far too large"),
+        pytest.param("/orders", "h:-1", 400, id="a negative port"),
+        pytest.param("/orders", "h:8o", 400, id="a port with a letter"),
+        pytest.param("/orders", "[::1]", 200, id="an IPv6 address"),
+        pytest.param("/orders", "[::1]:80", 200, id="an IPv6 address with a port"),
+        pytest.param("/orders", "[::1]:x", 400, id="an IPv6 address with a word for a port"),
+        pytest.param("/orders", "[:::]", 400, id="an IPv6 address that is none"),
+        pytest.param("/orders", "[1.2.3.4]", 400, id="an IPv4 address in brackets"),
+        pytest.param("/orders", "::1", 400, id="an IPv6 address without brackets"),
+    ],
+)
+async def test_target_and_host_are_judged_alike_on_both_ways(
+    gateway: Running, service: Service, target: str, host: str, status: int, cut: int
+) -> None:
+    text = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {{key}}\r\n\r\n"
+    assert int((await in_pieces(gateway, text, cut=cut))[9:12]) == status
+    assert [call.one("host") for call in service.calls] == ([host] if status == 200 else [])
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("path", ["//orders", "/orders//", "///orders//7", "/./%2e//orders", "//-//livez"])
+async def test_more_slashes_do_not_get_round_a_rule(world: World, service: Service, path: str, cut: int) -> None:
+    world.publish(a_route(), a_route("open", path="/", auth_required=False, strip_prefix=False))
+    gateway = await world.gateway()
+    status = 200 if "livez" in path else 401
+    answer = await in_pieces(gateway, f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n", cut=cut)
+    assert (int(answer[9:12]), service.calls) == (status, [])
+
+
+async def test_more_slashes_are_passed_on_as_they_came(world: World, service: Service) -> None:
+    world.publish(a_route("any", path="/", strip_prefix=False))
+    gateway = await world.gateway()
+    for path in ("//orders", "/fetch/https://h/x", "/a//"):
+        assert (await heard(gateway, f"GET {path} HTTP/1.1\r\n{GOOD}\r\n"))[0] == 200
+        assert service.calls[-1].line == f"GET {path} HTTP/1.1"
+
+
+@pytest.mark.parametrize(("version", "via"), [("1.0", "1.0 anumate"), ("1.1", "1.1 anumate")])
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_via_says_in_which_version_a_request_came(
+    gateway: Running, service: Service, version: str, via: str, cut: int
+) -> None:
+    await in_pieces(gateway, f"GET /orders HTTP/{version}\r\n{GOOD}\r\n", cut=cut)
+    await in_pieces(gateway, f"GET /orders HTTP/{version}\r\n{GOOD}Via: 1.1 before\r\n\r\n", cut=cut)
+    assert [call.one("via") for call in service.calls] == [via, f"1.1 before, {via}"]
+    assert [call.line for call in service.calls] == ["GET / HTTP/1.1"] * 2
+
+
+async def test_a_request_that_names_no_host_gets_that_of_its_instance(world: World, service: Service) -> None:
+    mirrored, named = await world.service("copies"), await world.service("named")
+    world.publish(a_route(mirror=Mirror(service="copies")), a_route("named", "named", rewrite=Rewrite(host="inner")))
+    gateway = await world.gateway()
+    for path in ("/orders", "/named"):
+        assert (await heard(gateway, f"GET {path} HTTP/1.0\r\nX-API-Key: {{key}}\r\n\r\n"))[0] == 200
+    await eventually(lambda: mirrored.calls, what="the copy to arrive")
+    for each in (service, mirrored):
+        (call,) = each.calls
+        assert (call.line, call.one("host")) == ("GET / HTTP/1.1", f"127.0.0.1:{each.port}")
+        assert call.one("x-forwarded-for") == "127.0.0.1"
+        assert not call.all("x-forwarded-host")
+    assert named.calls[0].one("host") == "inner"
+
+
+async def test_an_absolute_target_names_the_host_where_http_1_0_has_no_field(
+    gateway: Running, service: Service
+) -> None:
+    lines = "\r\nX-API-Key: {key}\r\n\r\n"
+    assert (await heard(gateway, f"GET http://other:81/orders HTTP/1.0{lines}"))[0] == 200
+    assert await heard(gateway, f"GET http://other:81/orders HTTP/1.1{lines}") == MALFORMED
+    (call,) = service.calls
+    assert (call.one("host"), call.one("x-forwarded-host")) == ("other:81", "other:81")
+
+
+async def test_http_1_0_knows_no_interim_answer(gateway: Running, world: World, service: Service) -> None:
+    head = "POST /orders HTTP/{version}\r\n" + GOOD + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    for version, begin in (("1.0", b"HTTP/1.1 200 "), ("1.1", b"HTTP/1.1 100 ")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head.replace("{version}", version).replace("{key}", world.key).encode())
+        if version == "1.0":
+            await eventually(lambda: gateway.app.admission.whole.inside, what="the request to be read")
+            writer.write(b"ab")
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n")).startswith(begin)
+        writer.close()
+
+
+async def test_http_1_0_knows_no_other_protocol(gateway: Running, service: Service) -> None:
+    handshake = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    assert await heard(gateway, f"GET /orders HTTP/1.0\r\n{GOOD}{handshake}\r\n") == (200, "")
+    (call,) = service.calls
+    assert not call.all("upgrade")
+
+
+@pytest.mark.parametrize(
+    "fields", ["Host: a b\r\n", "Host: a@b\r\n", "Host: a:99999\r\n", "Host:\r\n", "Host: a\r\n" * 2]
+)
+async def test_an_absolute_target_makes_no_good_host_of_a_bad_one(
+    gateway: Running, service: Service, fields: str
+) -> None:
+    """RFC 9112 §3.2: whatever the target is."""
+    assert await heard(gateway, f"GET http://h/orders HTTP/1.1\r\n{fields}X-API-Key: {{key}}\r\n\r\n") == MALFORMED
+    assert not service.calls
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(("target", "status"), [("*", 204), ("http://h", 204), ("http://h/", 404), ("http://h?x", 404)])
+async def test_options_of_the_gateway_as_a_whole_may_be_asked_for_in_both_forms(
+    gateway: Running, target: str, status: int, version: str
+) -> None:
+    """RFC 9112 §3.2.4: an address without a path means `*`."""
+    answer = await in_pieces(gateway, f"OPTIONS {target} HTTP/{version}\r\nHost: h\r\n\r\n", cut=0)
+    assert int(answer[9:12]) == status
+    assert (b"allow: GET, HEAD" in answer) is (status == 204)
 
 
 async def test_a_route_of_one_host_is_not_reached_by_way_of_another(world: World, service: Service) -> None:

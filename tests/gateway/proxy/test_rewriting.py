@@ -31,6 +31,7 @@ def rewritten(path: str, /, **fields: Any) -> str:
         ("/api", "/v1", "/api/%41%2A", "/v1/%41%2A"),
         ("/a/b", "/v1", "/%61/b/c%20d", "/v1/c%20d"),
         ("/api", "/", "/api//evil.example", "/evil.example"),
+        ("/a/b", "/v1", "//a///b/c//d", "/v1/c//d"),
     ],
 )
 def test_a_prefix_is_replaced_by_segments_and_the_rest_stays_as_it_was_spelled(

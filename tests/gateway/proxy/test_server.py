@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.proxy.server import FIELDS_COUNT, FIELDS_LIMIT, UNREAD_LIMIT, URL_LIMIT, Server
+from gateway.proxy import connections
+from gateway.proxy.request import USUAL
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, Service, World
+from tests.gateway.proxy.test_upstream_tls import Authority
 
 
 def request_of(world: World, path: str = "/orders", more: str = "", method: str = "GET") -> bytes:
@@ -50,14 +54,14 @@ def fields(count: int, size: int) -> str:
 @pytest.mark.parametrize(
     ("make", "refused"),
     [
-        (lambda w: request_of(w, "/orders/" + "x" * URL_LIMIT), (414, "uri_too_long")),
-        (lambda w: b"GET /" + b"x" * URL_LIMIT, (414, "uri_too_long")),
-        (lambda w: request_of(w, more=fields(1, FIELDS_LIMIT)), (431, "headers_too_large")),
+        (lambda w: request_of(w, "/orders/" + "x" * USUAL.url), (414, "uri_too_long")),
+        (lambda w: b"GET /" + b"x" * USUAL.url, (414, "uri_too_long")),
+        (lambda w: request_of(w, more=fields(1, USUAL.field_bytes)), (431, "headers_too_large")),
         (lambda w: request_of(w, more=fields(40, 1000)), (431, "headers_too_large")),
-        (lambda w: request_of(w, more=fields(FIELDS_COUNT, 1)), (431, "headers_too_large")),
-        (lambda w: request_of(w)[:-2] + b"X: " + b"x" * UNREAD_LIMIT, (431, "headers_too_large")),
-        (lambda w: request_of(w)[:-2] + b"x" * UNREAD_LIMIT, (431, "headers_too_large")),
-        (lambda w: b"\r\n" * UNREAD_LIMIT, (431, "headers_too_large")),
+        (lambda w: request_of(w, more=fields(USUAL.fields, 1)), (431, "headers_too_large")),
+        (lambda w: request_of(w)[:-2] + b"X: " + b"x" * USUAL.unread, (431, "headers_too_large")),
+        (lambda w: request_of(w)[:-2] + b"x" * USUAL.unread, (431, "headers_too_large")),
+        (lambda w: b"\r\n" * USUAL.unread, (431, "headers_too_large")),
         (lambda w: b"nonsense\r\n\r\n", (400, "malformed_request")),
         (lambda w: b"\x16\x03\x01\x02\x00\x01\x00", (400, "malformed_request")),
         (lambda w: request_of(w, more="X Y: a\r\n"), (400, "malformed_request")),
@@ -71,15 +75,39 @@ async def test_what_is_too_large_or_cannot_be_read_is_refused_as_a_problem(
 
 
 async def test_a_request_as_large_as_it_may_be_is_served(gateway: Running, world: World) -> None:
-    path = "/orders/" + "x" * (URL_LIMIT - len("/orders/"))
-    more = fields(FIELDS_COUNT - 2, (FIELDS_LIMIT - 200) // FIELDS_COUNT - 8)
+    path = "/orders/" + "x" * (USUAL.url - len("/orders/"))
+    more = fields(USUAL.fields - 2, (USUAL.field_bytes - 200) // USUAL.fields - 8)
     one = request_of(world, path, more)
     answer = await gateway.raw(one + one + one, answers=3)
     assert answer.count(b"HTTP/1.1 200 ") == 3, answer
 
 
+@pytest.mark.parametrize("cut", [0, 1])  # the short way, and the long one
+async def test_the_limits_of_a_head_are_those_of_the_environment(world: World, service: Service, cut: int) -> None:
+    gateway = await world.gateway(gateway_max_url_bytes=40, gateway_max_headers=5, gateway_max_header_bytes=8192)
+    await gateway.knows("orders", 1)
+
+    async def status(data: bytes) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(data[:cut])
+        if cut:
+            await eventually(lambda: any(each._unread for each in gateway.connections), what="the first byte")
+        writer.write(data[cut:])
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return int(head[9:12])
+
+    assert await status(request_of(world, "/orders/" + "x" * 32, fields(3, 1))) == 200
+    assert await status(request_of(world, "/orders/" + "x" * 33)) == 414
+    assert await status(request_of(world, "/orders?" + "x" * 33)) == 414
+    assert await status(request_of(world, more=fields(4, 1))) == 431
+    assert await status(request_of(world, more=fields(1, 7000))) == 200
+    assert await status(request_of(world, more=fields(1, 8192))) == 431
+
+
 async def test_a_body_does_not_count_as_fields_nor_what_follows_it_as_the_body(gateway: Running, world: World) -> None:
-    size = 3 * UNREAD_LIMIT
+    size = 3 * USUAL.unread
     post = request_of(world, more=f"Content-Length: {size}\r\n", method="POST") + b"x" * size
     assert (await gateway.raw(post + request_of(world), answers=2)).count(b"HTTP/1.1 200 ") == 2
 
@@ -99,7 +127,7 @@ async def test_a_request_before_a_malformed_one_gets_its_own_answer(
     assert problem_in(b"HTTP/1.1 " + second) == (400, "malformed_request")
 
 
-ENDLESS = b"x" * (2 * UNREAD_LIMIT)
+ENDLESS = b"x" * (2 * USUAL.unread)
 
 
 @pytest.mark.parametrize("rest", [b"nonsense\r\n", b"1;" + ENDLESS, b"0\r\nX: " + ENDLESS])
@@ -122,10 +150,8 @@ async def test_a_body_that_turns_out_malformed_or_all_frame_ends_its_request(
 
 
 @pytest.mark.parametrize("begun", [b"G", b"\r\n", b"GET /orders HTTP/1.1\r\nHost: h\r\n"])
-async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
-    gateway: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes
-) -> None:
-    monkeypatch.setattr(Server, "head_seconds", 0.1)
+async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(world: World, begun: bytes) -> None:
+    gateway = await world.gateway(gateway_head_seconds=0.1)
     assert await refusal(gateway, begun) == (408, "request_timeout")
 
 
@@ -144,6 +170,95 @@ async def test_who_connects_and_says_nothing_is_not_kept(world: World, service: 
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     async with asyncio.timeout(5):
         assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.fixture
+def https(tmp_path: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """Options of a server that has a certificate, and what its clients need."""
+    authority = Authority()
+    identity = authority.identity("127.0.0.1")
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    certificate.write_text(identity.certificate)
+    key.write_text(identity.key)
+    options = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    return options, ssl.create_default_context(cadata=authority.certificate)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n\r\n"])
+async def test_who_does_not_agree_on_tls_is_not_kept(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext], said: bytes
+) -> None:
+    gateway = await world.gateway(https[0], gateway_head_seconds=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(said)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert b"HTTP" not in await reader.read()
+    writer.close()
+    await eventually(lambda: not gateway.app.connections.knocking, what="the connection to be let go of")
+    assert not gateway.connections
+
+
+async def test_connections_that_have_yet_to_agree_on_tls_are_counted(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LINGERING", 1)
+    gateway = await world.gateway(https[0], gateway_max_connections=2)
+    await gateway.knows("orders", 1)
+    held = gateway.app.connections
+    silent = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(3)]
+    await eventually(lambda: len(held.knocking) == 3, what="those that say nothing to be there")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+    for _, each in silent:
+        each.close()
+    await eventually(lambda: not held.knocking, what="them to be gone")
+
+    there = []
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=https[1])
+        writer.write(request_of(world))
+        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+        there.append(writer)
+    assert (len(held.open), len(held.knocking)) == (2, 0)
+    assert [call.one("x-forwarded-proto") for call in service.calls] == ["https", "https"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=https[1])
+    async with asyncio.timeout(5):
+        assert problem_in(await reader.read()) == (503, "overloaded")
+    for each in (*there, writer):
+        each.close()
+    await eventually(lambda: not held.open, what="all to be gone")
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext]
+) -> None:
+    gateway = await world.gateway(https[0])
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    heard, said = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = https[1].wrap_bio(heard, said, server_hostname="127.0.0.1")
+    answer = b""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(said.read())
+                heard.write(await reader.read(65536))
+        client.write(request_of(world))
+        writer.write(said.read())
+        while not answer.endswith(b"\r\n\r\nok"):
+            heard.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while True:
+                    answer += client.read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
     writer.close()
 
 
@@ -178,7 +293,7 @@ async def test_it_serves_under_gunicorn(redis_url: str, tmp_path: Path) -> None:
                 except OSError:
                     await asyncio.sleep(0.05)
             assert alive.startswith(b"HTTP/1.1 200 ")
-            assert problem_in(await says(b"GET /" + b"x" * URL_LIMIT)) == (414, "uri_too_long")
+            assert problem_in(await says(b"GET /" + b"x" * USUAL.url)) == (414, "uri_too_long")
     finally:
         process.send_signal(signal.SIGTERM)
         await process.wait()

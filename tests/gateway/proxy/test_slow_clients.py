@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.proxy.server import Server
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, Service, World, a_route
 
@@ -130,13 +129,10 @@ async def test_a_thousand_slow_clients_take_nothing_from_the_others(
     await asyncio.gather(trickling, reading)
 
 
-async def test_slow_clients_are_gone_when_their_time_is_over(
-    world: World, monkeypatch: pytest.MonkeyPatch, crowd: Crowd
-) -> None:
-    monkeypatch.setattr(Server, "head_seconds", 0.3)
+async def test_slow_clients_are_gone_when_their_time_is_over(world: World, crowd: Crowd) -> None:
     world.publish(a_route(timeout_seconds=0.3))
     await world.service()
-    gateway = await world.gateway()
+    gateway = await world.gateway(gateway_head_seconds=0.3)
     await gateway.knows("orders", 1)
     await crowd.come(gateway.port, b"GET /orders HT")
     await crowd.come(gateway.port, b"GET /orders HTTP/1.1\r\nHost: h\r\nX-Slow: ")
@@ -147,12 +143,9 @@ async def test_slow_clients_are_gone_when_their_time_is_over(
     assert gateway.app.admission.whole.inside == 0
 
 
-async def test_who_trickles_a_head_is_refused_as_if_silent(
-    world: World, service: Service, monkeypatch: pytest.MonkeyPatch, crowd: Crowd
-) -> None:
+async def test_who_trickles_a_head_is_refused_as_if_silent(world: World, service: Service, crowd: Crowd) -> None:
     """The deadline is for the whole head: a byte now and then does not move it."""
-    monkeypatch.setattr(Server, "head_seconds", 0.3)
-    gateway = await world.gateway()
+    gateway = await world.gateway(gateway_head_seconds=0.3)
     await crowd.come(gateway.port, b"GET /orders HTTP/1.1\r\nHost: h\r\nX-Slow: ")
     began, done = time.monotonic(), asyncio.Event()
     trickling = asyncio.create_task(crowd.trickle(done))
