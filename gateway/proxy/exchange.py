@@ -26,8 +26,10 @@ REFUSED_METHODS: Final = ("CONNECT", "TRACE")
 NO_STATUSES: Final[frozenset[int]] = frozenset()
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}").fullmatch
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?").fullmatch
-
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+).fullmatch
+"""Only versions after 00 may have more than its four parts, which are 55 bytes."""
 
 _NEVER_ZERO: Final = 1 << 64 | 1
 

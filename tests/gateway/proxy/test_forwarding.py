@@ -173,6 +173,28 @@ async def test_a_trace_is_kept_when_it_is_valid_and_begun_when_not(gateway: Runn
     assert not service.calls[1].all("tracestate")
 
 
+@pytest.mark.parametrize(
+    ("version", "tail", "kept"),
+    [
+        ("00", "", True),
+        ("00", "-", False),
+        ("00", "-what-the-future-will-be-like", False),
+        ("01", "", True),
+        ("01", "-what-the-future-will-be-like", True),
+        ("01", ".what", False),
+        ("ff", "", False),
+        ("ff", "-more", False),
+    ],
+)
+async def test_a_trace_has_four_parts_and_only_in_a_later_version_more(
+    gateway: Running, service: Service, version: str, tail: str, kept: bool
+) -> None:
+    trace = f"{version}-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01{tail}"
+    await gateway.get(headers={"traceparent": trace, "tracestate": "a=1"})
+    (call,) = service.calls
+    assert (call.one("traceparent") == trace, call.all("tracestate")) == (kept, ["a=1"] if kept else [])
+
+
 async def test_a_request_that_comes_round_again_is_refused(gateway: Running, service: Service) -> None:
     answer = await gateway.get(headers={"Via": "1.1 other, 1.1 anumate"})
     assert (answer.status_code, answer.json()["code"]) == (508, "loop_detected")
