@@ -20,6 +20,7 @@ async def tunnel(tunnels: Tunnels, binding: Binding, x: Exchange, delivery: Deli
         ClientGone: it did not wait.
     """
     connection = delivery.connection
+    added = [field for field in added if field[0] != b"connection"]  # a worker that leaves says `close`
     fields = [*answer_head(connection.answer, added, binding.answer_edits), *FIELDS]
     head = b"".join([b"%b: %b\r\n" % field for field in fields])
     server: UpgradingServer = x.extensions[SWITCH]
@@ -28,5 +29,7 @@ async def tunnel(tunnels: Tunnels, binding: Binding, x: Exchange, delivery: Deli
     delivery.leave()
     service, answer = connection.hand_over(here.service)
     here.begin(client, early, service, answer)
+    if server.leaving:  # the handshake was under way when the drain began, or came after
+        here.drain()
     with tunnels.watch(here, x, binding):
         await here.ended

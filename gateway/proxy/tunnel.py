@@ -1,7 +1,8 @@
 """A WebSocket through the gateway: bytes pass both ways as they come, their frames are looked at on the way.
 
-Neither side is read faster than the other one takes it. A side that breaks the protocol or a limit, keeps silent for
-too long or is gone ends the whole; as far as a frame can still be put in, the others are told with a Close frame.
+Neither side is read faster than the other one takes it. A side that breaks the protocol or a limit, keeps silent or
+takes nothing for too long or is gone ends the whole; as far as a frame can still be put in, the others are told with a
+Close frame.
 """
 
 from __future__ import annotations
@@ -45,20 +46,26 @@ class End(asyncio.Protocol):
         self.told = False
         """A Close frame was put in for it: nothing more may be sent to it."""
         self.gone = False
+        self._unsent = 0  # bytes that waited for it when that was last looked at
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         self.tunnel.came(self, data)
 
     def pause_writing(self) -> None:
         if not self.other.gone:
-            self.other.transport.pause_reading()
+            self.other.transport.pause_reading()  # from now on, nobody hears that the other one is gone
+        self.watch()
 
     def resume_writing(self) -> None:
         if not self.other.gone:
             self.other.transport.resume_reading()
+        if not self.transport.is_closing():
+            self._stop_watching()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
+        self._stop_watching()
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
             on_lost(exc)
@@ -81,6 +88,25 @@ class End(asyncio.Protocol):
         self.told = True
         self.transport.close()
 
+    def watch(self) -> None:
+        """See that it takes something of what waits for it."""
+        self._stop_watching()
+        self._unsent = self.transport.get_write_buffer_size()
+        loop = asyncio.get_running_loop()
+        self._write_timer = loop.call_later(self.tunnel.write_seconds, self._check_reader)
+
+    def _check_reader(self) -> None:
+        if self.transport.get_write_buffer_size() != self._unsent:
+            self.watch()
+            return
+        self.tunnel.stop(INTERNAL_ERROR, f"The other side took nothing for {self.tunnel.write_seconds:g} s.")
+        self.transport.abort()
+
+    def _stop_watching(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def part(self) -> None:
         """Let go of the others: nobody calls any more, and Python's collector need not look for cycles here."""
         del self.tunnel, self.other
@@ -88,6 +114,9 @@ class End(asyncio.Protocol):
 
 class Tunnel:
     """The two sides, and when they end. `ended` is done when both are gone."""
+
+    write_seconds = 60.0
+    """A side that is slow to read takes at least a byte of what the other one sent within so long."""
 
     def __init__(self, policy: WebSockets, client_lost: Lost) -> None:
         self._loop = asyncio.get_running_loop()
@@ -127,7 +156,7 @@ class Tunnel:
         self._say_goodbye()
 
     def lost(self, end: End) -> None:
-        """One side's connection is gone."""
+        """One side's connection is gone. The other one gets what is still on its way to it, if it takes it."""
         other = end.other
         if other.gone:
             if self._timer is not None:
@@ -136,7 +165,9 @@ class Tunnel:
             other.part()
             if not self.ended.done():
                 self.ended.set_result(None)
-        elif end.frames.closed or end.told:
+            return
+        other.watch()
+        if end.frames.closed or end.told:
             other.transport.close()
         elif other is self.client:
             other.dismiss(INTERNAL_ERROR, "The service closed the connection.")

@@ -73,6 +73,10 @@ class UpgradingServer(Server):
         early, self._early = bytes(self._early), bytearray()
         return self.transport, early
 
+    @property
+    def leaving(self) -> bool:
+        return self._leaving
+
     def shutdown(self) -> None:
         if self._tunnel is not None:
             self._tunnel.drain()

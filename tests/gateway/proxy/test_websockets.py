@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
@@ -62,9 +62,14 @@ class Sockets:
         self.served: list[ServerConnection] = []
         self.before_answering = 0.0
         """Seconds that the service takes for a handshake."""
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def take(self, _: ServerConnection, __: Request) -> None:
+        self.asked.set()
         await asyncio.sleep(self.before_answering)
+        await self.may_answer.wait()
 
     async def serve(self, socket: ServerConnection) -> None:
         self.served.append(socket)
@@ -329,6 +334,38 @@ async def test_a_gateway_that_goes_says_1001_to_both(sockets: Sockets) -> None:
         assert await ended(sockets.served[0]) == 1001
         await stopping
     sockets.world.gateways.clear()
+
+
+async def test_a_handshake_that_a_drain_overtakes_ends_in_1001_for_both(sockets: Sockets) -> None:
+    sockets.may_answer.clear()
+    opening = asyncio.ensure_future(sockets.connect().__aenter__())
+    await sockets.asked.wait()
+    sockets.gateway.drain()
+    await eventually(lambda: sockets.gateway.app.node.leaving, what="the drain to begin")
+    sockets.may_answer.set()
+    client = await opening
+    assert client.response is not None
+    assert client.response.headers.get_all("Connection") == ["Upgrade"]
+    assert await ended(client) == 1001
+    assert await ended(sockets.served[0]) == 1001
+    async with asyncio.timeout(5):
+        await sockets.gateway.ended()
+
+
+async def test_a_handshake_that_comes_during_a_drain_ends_in_1001_for_both(sockets: Sockets) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", sockets.gateway.port)
+    writer.write(b"GET /-/livez HTTP/1.1\r\nHost: h\r\n\r\n")
+    await reader.readuntil(b'alive"}')
+    sockets.gateway.drain()
+    await eventually(lambda: sockets.gateway.app.node.leaving, what="the drain to begin")
+    writer.write(ASKING % sockets.world.key.encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    assert (await reader.readexactly(4))[2:] == b"\x03\xe9"
+    writer.write(b"\x88\x80aaaa")
+    async with asyncio.timeout(5):
+        await sockets.gateway.ended()
+    assert await ended(sockets.served[0]) == 1001
+    writer.close()
 
 
 async def test_a_side_that_does_not_answer_a_goodbye_is_cut_off(
@@ -626,6 +663,161 @@ async def test_a_peer_that_vanished_in_the_middle_does_not_hold_its_websocket_fo
     assert await ended(sockets.served[0]) == 1000
     assert not sockets.gateway.app.connections.open
     writer.transport.abort()
+
+
+@pytest.fixture
+def deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short, for a side that takes nothing."""
+    monkeypatch.setattr(tunnel.Tunnel, "write_seconds", 0.1)
+
+
+async def let_go(sockets: Sockets) -> None:
+    (endpoint,) = sockets.gateway.app.balancer.endpoints()
+    await eventually(lambda: endpoint.in_flight == 0, what="the tunnel to end")
+    assert not sockets.gateway.app.connections.open
+
+
+async def flood(socket: ServerConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.send(bytes(60_000))
+
+
+def deafen(transport: asyncio.BaseTransport) -> None:
+    transport.pause_reading()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize("goes", [False, True], ids=["who sends stays", "who sends goes unheard"])
+async def test_a_client_that_takes_nothing_is_cut_off_without_an_idle_timeout_too(sockets: Sockets, goes: bool) -> None:
+    sockets.talk = flood
+    await sockets.route(websockets=WebSockets(idle=0))
+    _, writer = await sockets.raw()
+    deafen(writer.transport)
+    if goes:
+        held_up = sockets.tunnel.client
+        await eventually(lambda: held_up._write_timer is not None, what="the client to be behind")
+        sockets.served[0].transport.abort()
+    await let_go(sockets)
+    if not goes:
+        assert await ended(sockets.served[0]) == 1011
+        assert sockets.served[0].close_reason == "The other side took nothing for 0.1 s."
+    writer.transport.abort()
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize("goes", [False, True], ids=["who sends stays", "who sends goes unheard"])
+async def test_a_service_that_takes_nothing_is_cut_off_without_an_idle_timeout_too(
+    sockets: Sockets, goes: bool
+) -> None:
+    async def listen(socket: ServerConnection) -> None:
+        deafen(socket.transport)
+        await socket.wait_closed()
+
+    sockets.talk = listen
+    await sockets.route(websockets=WebSockets(idle=0))
+    reader, writer = await sockets.raw()
+    held_up = sockets.tunnel.service
+
+    def behind() -> bool:
+        writer.write(16 * (b"\x82\xfe\x40\x00\x00\x00\x00\x00" + bytes(0x4000)))
+        return held_up._write_timer is not None or held_up.gone
+
+    await eventually(behind, what="the service to be behind")
+    if goes:
+        writer.transport.abort()
+    await let_go(sockets)
+    if not goes:
+        with contextlib.suppress(ConnectionResetError):  # what it sent after that was not read
+            assert b"\x03\xf3The other side took nothing for 0.1 s." in await reader.read()
+    sockets.served[0].transport.abort()
+    writer.close()
+
+
+@pytest.mark.usefixtures("deadline")
+async def test_what_a_service_sent_before_it_went_does_not_wait_for_ever_for_a_client_that_takes_nothing(
+    sockets: Sockets,
+) -> None:
+    opened, may_go = asyncio.Event(), asyncio.Event()
+    before = -1
+
+    async def speak(socket: ServerConnection) -> None:
+        await opened.wait()
+        while not (may_go.is_set() or socket.transport.is_closing()):
+            if waiting() < 0x8000:  # so little that the service may go on
+                await socket.send(bytes(0x4000))
+            await asyncio.sleep(0.001)
+        socket.transport.abort()
+
+    def waiting() -> int:
+        return end.transport.get_write_buffer_size()
+
+    def stuck() -> bool:
+        nonlocal before
+        before, now = waiting(), before
+        return now == before >= 0x8000
+
+    sockets.talk = speak
+    await sockets.route(websockets=WebSockets(idle=0))
+    _, writer = await sockets.raw()
+    deafen(writer.transport)
+    end = sockets.tunnel.client
+    end.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 4096)
+    opened.set()
+    await eventually(stuck, what="the client to be behind")
+    assert end._write_timer is None
+    may_go.set()
+    await let_go(sockets)
+    writer.transport.abort()
+
+
+class Taking(asyncio.Transport):
+    """The way to a side that takes what a test says."""
+
+    waiting = 300_000
+    reading = True
+    aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.waiting += len(data)
+
+    def close(self) -> None:
+        self.aborted = True
+
+    abort = close
+
+
+async def test_who_takes_something_in_time_is_not_cut_off() -> None:
+    here = tunnel.Tunnel(WebSockets(idle=0), lambda _: None)
+    client, service = Taking(), Taking()
+    here.client.transport, here.service.transport = client, service
+    here.client.pause_writing()
+    assert not service.reading
+    for _ in range(3):
+        client.waiting -= 1
+        here.client._check_reader()
+        assert not client.aborted
+    here.client.resume_writing()
+    assert service.reading
+    assert here.client._write_timer is None
+    here.client.pause_writing()
+    here.client._check_reader()
+    assert client.aborted
+    here.client.connection_lost(None)
+    here.service.connection_lost(None)
+    assert here.ended.done()
 
 
 async def test_the_system_asks_whether_a_silent_peer_is_still_there(sockets: Sockets) -> None:
