@@ -13,6 +13,7 @@ from ssl import SSLContext
 from typing import Final
 
 from gateway.proxy.connections import Connections
+from gateway.proxy.server import LAST_SECONDS
 
 AT_ONCE: Final = 64
 """So many connections are accepted before others have their turn."""
@@ -49,11 +50,22 @@ class Door:
         self._wait()
 
     def close(self) -> None:
-        """Let nobody in any more. Who has begun may finish."""
+        """Let nobody in any more. Who has begun may finish, in the time that an idle connection has for a request."""
         self._loop.remove_reader(self._listener)
         if self._again is not None:
             self._again.cancel()
         self._listener.close()
+        self._loop.call_later(LAST_SECONDS, self.cut)
+
+    def cut(self) -> None:
+        """Let go of those that have yet to agree."""
+        for task in self._handshakes:
+            task.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are any."""
+        return bool(self._handshakes)
 
     def _wait(self) -> None:
         self._again = None

@@ -49,6 +49,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.server_state: State = State()
         self._seconds = seconds
+        self._doors: list[Door] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not kept to be raised again afterwards, as uvicorn does: who was told to end and does has ended well.
@@ -75,9 +76,9 @@ class DrainingServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        doors = [Door(each, context, app.connections, app.head_limits.seconds, server) for each in sockets]
-        self.servers = doors  # type: ignore[assignment]  # what is asked of them, they have
-        for door in doors:
+        self._doors = [Door(each, context, app.connections, app.head_limits.seconds, server) for each in sockets]
+        self.servers = self._doors  # type: ignore[assignment]  # what is asked of them, they have
+        for door in self._doors:
             door.open(config.backlog)
         self.started = True
 
@@ -101,7 +102,7 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline, beat = loop.time() + seconds, 0.0
         state = self.server_state
-        while state.connections or state.tasks:
+        while state.connections or state.tasks or any(door.busy for door in self._doors):
             now = loop.time()
             if now >= deadline or (self.force_exit and not cut):
                 return False
@@ -115,6 +116,8 @@ class DrainingServer(uvicorn.Server):
         """End what is left: first as if its client had gone, so that it is let go of in order, then by force."""
         state = self.server_state
         logger.warning("cutting off %d connections", len(state.connections))
+        for door in self._doors:
+            door.cut()
         for connection in list(state.connections):
             connection.transport.close()
         if not await self._empty(CUT_SECONDS, cut=True):

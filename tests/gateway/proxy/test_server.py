@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.proxy import connections
+from gateway.proxy import connections, door
 from gateway.proxy.request import USUAL
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, Service, World
@@ -259,6 +259,46 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(
                 while True:
                     answer += client.read()
     assert answer.startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_a_drain_waits_for_who_has_yet_to_agree_on_tls_and_answers_one_request(
+    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext]
+) -> None:
+    gateway = await world.gateway(https[0])
+    await gateway.knows("orders", 1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    await eventually(lambda: gateway.app.connections.knocking, what="the connection to be there")
+    gateway.drain()
+    await eventually(lambda: gateway.app.node.leaving, what="the drain to begin")
+    async with asyncio.timeout(5):
+        await writer.start_tls(https[1], server_hostname="127.0.0.1")
+        writer.write(request_of(world))
+        answer = await reader.read()
+        await gateway.ended()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert b"\r\nconnection: close\r\n" in answer
+    writer.close()
+
+
+@pytest.mark.parametrize("seconds", [30.0, 0.1])
+async def test_a_drain_does_not_wait_for_ever_for_who_says_nothing_about_tls(
+    world: World,
+    service: Service,
+    https: tuple[dict[str, str], ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    monkeypatch.setattr(door, "LAST_SECONDS", 0.1 if seconds > 1 else 30.0)
+    gateway = await world.gateway(https[0], gateway_drain_seconds=seconds)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    await eventually(lambda: gateway.app.connections.knocking, what="the connection to be there")
+    gateway.drain()
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        await gateway.ended()
+    assert not gateway.app.connections.knocking
     writer.close()
 
 
