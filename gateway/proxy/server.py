@@ -10,6 +10,7 @@ import logging
 import re
 import socket
 import struct
+from collections.abc import Callable
 from random import getrandbits
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ LAST_SECONDS: Final = 1.5
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE).fullmatch
 
+FRAMING: Final = (b"content-length", b"transfer-encoding")
+"""Fields that tell of a body."""
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("anumate.gateway.server")
@@ -268,6 +271,8 @@ class Server(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        if cycle.more_body and any(name in FRAMING for name, _ in cycle.scope["headers"]):
+            app = _without_haste(app, cycle, self._close_gently)
         if cycle.scope.get("http_version") == "1.0":
             app = _without_chunks(app, cycle)
         super()._start_asgi_task(cycle, app)
@@ -329,6 +334,24 @@ class Server(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)
         else:
             self.transport.close()
+
+
+def _without_haste(app: Any, cycle: RequestResponseCycle, close: Callable[[], None]) -> Any:
+    """For a request with a body: its last answer may be whole before it, and uvicorn would close at once then."""
+
+    async def unhurried(message: Message, send: Send) -> None:
+        is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        hurried = is_last and cycle.more_body and not cycle.keep_alive
+        if hurried:
+            cycle.keep_alive = True
+        await send(message)
+        if hurried and not cycle.disconnected:
+            close()
+
+    async def run(scope: Any, receive: Receive, send: Send) -> None:
+        await app(scope, receive, lambda message: unhurried(message, send))
+
+    return run
 
 
 def _without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from gateway.proxy import connections, door
+from gateway.proxy.policies import Limits
 from gateway.proxy.request import USUAL
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import Call, Running, Service, World
+from tests.gateway.proxy.conftest import Call, Running, Service, World, a_route
 from tests.gateway.proxy.test_upstream_tls import Authority
 
 
@@ -147,6 +148,46 @@ async def test_a_body_that_turns_out_malformed_or_all_frame_ends_its_request(
     await eventually(lambda: service.open == 0, what="the service's connection to end")
     assert gateway.app.guard.report(0.0).breakers[0].failures == 0
     writer.close()
+
+
+PIECE = b"4000\r\n" + b"z" * 0x4000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "begun"),
+    [
+        ("Transfer-Encoding: chunked\r\n", PIECE),
+        ("Content-Length: 1000000\r\n", b"z" * 0x4000),
+        ("Content-Length: 1000000\r\n", b""),
+    ],
+    ids=["chunked", "with a length", "nothing of it yet"],
+)
+async def test_an_upload_that_is_too_large_does_not_cost_its_client_the_answer(
+    world: World, service: Service, framing: str, begun: bytes
+) -> None:
+    world.publish(a_route(limits=Limits(body_bytes=1000)))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.setblocking(False)
+        await loop.sock_sendall(client, request_of(world, more=framing, method="POST") + begun)
+
+        def answered() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                return bool(client.recv(1, socket.MSG_PEEK))
+            return False
+
+        await eventually(answered, what="the answer to be there")
+        for _ in range(10):
+            await loop.sock_sendall(client, PIECE)
+            await asyncio.sleep(0)
+        answer = b""
+        async with asyncio.timeout(5):
+            while piece := await loop.sock_recv(client, 65536):
+                answer += piece
+        assert problem_in(answer) == (413, "payload_too_large")
+    await eventually(lambda: not gateway.connections, what="the connection to end")
 
 
 @pytest.mark.parametrize("begun", [b"G", b"\r\n", b"GET /orders HTTP/1.1\r\nHost: h\r\n"])
