@@ -304,10 +304,20 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_not_lost(
 
 
 async def test_a_drain_waits_for_who_has_yet_to_agree_on_tls_and_answers_one_request(
-    world: World, service: Service, https: tuple[dict[str, str], ssl.SSLContext]
+    world: World,
+    service: Service,
+    https: tuple[dict[str, str], ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gateway = await world.gateway(https[0])
     await gateway.knows("orders", 1)
+    stop, stopped = gateway.app.stop, asyncio.Event()
+
+    async def noted() -> None:
+        stopped.set()
+        await stop()
+
+    monkeypatch.setattr(gateway.app, "stop", noted)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     await eventually(lambda: gateway.app.connections.knocking, what="the connection to be there")
     gateway.drain()
@@ -315,7 +325,8 @@ async def test_a_drain_waits_for_who_has_yet_to_agree_on_tls_and_answers_one_req
     async with asyncio.timeout(5):
         await writer.start_tls(https[1], server_hostname="127.0.0.1")
         writer.write(request_of(world))
-        answer = await reader.read()
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert not stopped.is_set()
         await gateway.ended()
     assert answer.startswith(b"HTTP/1.1 200 "), answer
     assert b"\r\nconnection: close\r\n" in answer

@@ -359,10 +359,10 @@ async def test_a_handshake_that_comes_during_a_drain_ends_in_1001_for_both(socke
     sockets.gateway.drain()
     await eventually(lambda: sockets.gateway.app.node.leaving, what="the drain to begin")
     writer.write(ASKING % sockets.world.key.encode())
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    assert (await reader.readexactly(4))[2:] == b"\x03\xe9"
-    writer.write(b"\x88\x80aaaa")
     async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert (await reader.readexactly(4))[2:] == b"\x03\xe9"
+        writer.write(b"\x88\x80aaaa")
         await sockets.gateway.ended()
     assert await ended(sockets.served[0]) == 1001
     writer.close()
