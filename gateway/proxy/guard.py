@@ -85,8 +85,10 @@ class Guard:
         self._quorum = Quorum(worker)
         self._asked = asyncio.Event()
         self._retired = False
+        self._counted = 0
         self.workers = 0
-        """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
+        """How many workers reported in the last minute, this one included; 0 while Redis does not say. Not known before
+        the second report: of workers that begin together, the first would not know of the others."""
 
     def adopt(self, revision: int, upstreams: Iterable[Upstream], services: Container[Pair]) -> None:
         """Guard these services, each as its upstream says."""
@@ -151,7 +153,7 @@ class Guard:
             except (RedisError, OSError) as error:
                 logger.debug("breakers are neither reported nor forced: %s", error)
                 self._quorum.alone(self._breakers.values())
-                self.workers = 0
+                self.workers = self._counted = 0
             self._asked.set()
             await asyncio.sleep(REPORT_SECONDS)
 
@@ -169,7 +171,9 @@ class Guard:
             pipeline = redis.pipeline(transaction=False)
             pipeline.eval(_script(), 1, REPORTS, self._worker, GONE_SECONDS, REPORT_LIFE * 1000)
             pipeline.hgetall(FORCE)
-            (self.workers, *others), forces = await pipeline.execute()
+            (counted, *others), forces = await pipeline.execute()
+            self.workers = max(counted, self._counted) if self._counted else 0
+            self._counted = counted
             self.force(_forces(forces))  # first, or others would add up what an operator has reset
             await redis.set(key_of_report(self._worker), msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
             await self._quorum.agree(redis, _heard(others), self._breakers.copy(), self._now)

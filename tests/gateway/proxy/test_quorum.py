@@ -539,6 +539,7 @@ async def test_workers_are_counted_by_the_servers_clock(async_store: aioredis.Re
     guards = [Guard(Env(), f"w{number}") for number in range(3)]
     for guard, wall in zip(guards, (10.0, 5e9, 1.7e9), strict=True):
         await guard.exchange(async_store, wall)
+    assert [guard.workers for guard in guards] == [0, 0, 0]  # who begins does not know who begins with it
     await guards[0].exchange(async_store, 10.0)
     assert guards[0].workers == 3
     seconds, _ = await async_store.time()  # type: ignore[misc]
