@@ -67,6 +67,7 @@ class Bucket:
 
     __slots__ = (
         "answered",
+        "doubtful",
         "drawing",
         "drawn_at",
         "empty_until",
@@ -103,6 +104,7 @@ class Bucket:
         self.reserving = 0
         self.held = 0  # by requests that wait for tokens of others, too
         self.owed = 0.0  # given out on credit or while Redis was away, and not told to Redis yet
+        self.doubtful: float | None = None  # so much of it was told without an answer, and may have been counted
         self.answered = answered  # serial of the last message about what is owed that had an answer
         self.touched = now
         self.drawn_at = now - LEASE_SECONDS  # nothing is known of the demand

@@ -80,6 +80,9 @@ def _need(bucket: Bucket, now: float) -> Call:
     """What the bucket's requests need, and what the next ones are likely to."""
     if now >= bucket.ends:
         bucket.left = 0
+    if bucket.doubtful is not None:
+        # Nothing but what was told without an answer, or nobody could say what of it counted; the rest comes after it.
+        return Call(bucket, held=bucket.left, owed=bucket.doubtful)
     elapsed = max(now - bucket.drawn_at, 0.001)
     busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
     demand = (bucket.taken + bucket.waiting + bucket.reserving) / elapsed if busy else 0.0
@@ -320,8 +323,10 @@ class Limiter:
             calls = [_need(bucket, asked) for bucket in buckets]
             answers = await self._run(calls)
         except (TimeoutError, OSError, RedisError) as error:
-            for bucket in buckets:
-                self._lost(bucket, error)
+            for call in calls:
+                if call.bucket.doubtful is None:
+                    call.bucket.doubtful = call.owed
+                self._lost(call.bucket, error)
             return
         finally:
             _over(buckets)
@@ -335,7 +340,7 @@ class Limiter:
         if workers := self._workers():
             self._others = workers - 1
         bucket.peers = max(bucket.peers, self._others)
-        bucket.owed, bucket.answered = max(0.0, bucket.owed - call.owed), bucket.serial
+        bucket.owed, bucket.doubtful, bucket.answered = max(0.0, bucket.owed - call.owed), None, bucket.serial
         bucket.share, bucket.share_at = max(0.0, bucket.remaining - bucket.owed) / (bucket.peers + 1), asked
         # What is granted belongs to those who wait, at once or not at all; the rest is on lease, what is reserved too.
         bucket.granted, bucket.leased = granted, leased
@@ -438,9 +443,10 @@ class Limiter:
         gained = (now - since) * policy.rate * part
         # From when on the bucket in Redis is full, as far as is known here: what it does not gain any more is this
         # worker's to give out.
-        full = began + (policy.capacity - bucket.remaining) / policy.rate
+        doubtful = bucket.doubtful or 0.0
+        full = began + (policy.capacity - bucket.remaining + doubtful) / policy.rate
         if now > full:
-            bucket.owed = max(0.0, bucket.owed - (now - max(since, full)) * policy.rate * part)
+            bucket.owed = max(doubtful, bucket.owed - (now - max(since, full)) * policy.rate * part)
         bucket.share = min(max(1.0, policy.burst * part), bucket.share + gained)
         bucket.share_at = now
         if bucket.share < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import redis.asyncio as aioredis
 from anumate.lib.clock import ManualClock
 from anumate.lib.redis import connect_async
 from gateway.proxy.buckets import LEASE_SECONDS
-from gateway.proxy.limiter import AWAY_SECONDS, FORGET_SECONDS, Call
+from gateway.proxy.limiter import AWAY_SECONDS, FORGET_SECONDS, Call, Limiter
 from tests.gateway.proxy.limiters import Worker, a_policy, ask, assert_bound
 
 
@@ -113,6 +114,41 @@ async def test_no_more_than_the_bound_is_admitted_however_often_redis_goes_away(
     # Several do not know what others took since they asked: no more than another burst, and not each time anew.
     assert_bound(admitted, rate, most * burst)
     await nowhere.aclose()
+
+
+@pytest.mark.parametrize("burst", [1, 40, 500])
+async def test_one_worker_keeps_to_the_bound_whatever_becomes_of_its_messages(
+    async_store: aioredis.Redis, monkeypatch: pytest.MonkeyPatch, burst: int
+) -> None:
+    """They get lost before or after they ran, or run twice; outages are short and long."""
+    rate, chance = 5.0, random.Random(burst)
+    run = Limiter._run
+
+    async def odd(limiter: Limiter, calls: Any) -> Any:
+        fate = chance.random() if away else 1.0
+        if fate < 0.5:
+            raise OSError("away")
+        answers = await run(limiter, calls)
+        if fate < 0.9:
+            limiter._away_since = since  # nobody knows that it ran
+            raise TimeoutError
+        return answers
+
+    monkeypatch.setattr(Limiter, "_run", odd)
+    for _ in range(5):
+        await async_store.flushall()
+        clock = ManualClock()
+        worker = Worker("w", async_store, clock, a_policy(rate, burst), workers=1)
+        admitted: list[float] = []
+        for _ in range(150):
+            away, since = chance.random() < 0.7, worker.limiter._away_since
+            clock.advance(chance.choice([0.0, 0.01, 0.3, AWAY_SECONDS, 2.5, 20.0]))
+            await ask(worker, "k1", chance.choice([1, 3, 60]), admitted)
+            await worker.settle()
+            if chance.random() < 0.3:
+                await worker.limiter.tidy()
+                await worker.settle()
+        assert_bound(admitted, rate, burst)
 
 
 async def test_workers_that_knew_of_too_much_pay_it_back(async_store: aioredis.Redis) -> None:
