@@ -187,14 +187,20 @@ class Attempts:
         gate = self._admission.service(x.tenant, endpoint.service) or _OPEN
         if may_hedge(binding, x):
             hedge = Hedge(self._forwarder, binding, x, head, gate, self._now)
-            others = self._others_of(binding, shares, endpoint, tried, gate)
+            others = self._others_of(binding, x, shares, endpoint, tried, gate)
             await hedge.forward(endpoint, others, permit, receive, send)
             return
         with gate:
             await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
 
     def _others_of(
-        self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: list[str], gate: Gate
+        self,
+        binding: Binding,
+        x: Exchange,
+        shares: tuple[Share, ...],
+        endpoint: Endpoint,
+        tried: list[str],
+        gate: Gate,
     ) -> Callable[[], Endpoint | None]:
         """Gives further instances of the target that was chosen, as long as the service's gate has room and the budget
         pays for them. They are tried then.
@@ -209,6 +215,8 @@ class Attempts:
             if found is None or not (binding.budget is None or binding.budget.withdraw(now)):
                 return None
             tried.append(found.name)
+            if not _others(shares, tried):
+                x.unwanted = NO_STATUSES
             return found
 
         return another

@@ -12,7 +12,7 @@ from anumate.lib.clock import ManualClock
 from gateway.proxy.balancer import Balancer, Group, wanted_by
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.outlier import Outliers
-from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Sticky
+from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Retry, Sticky
 from gateway.proxy.rendezvous import digest, favourite
 from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool
@@ -274,7 +274,8 @@ async def failing_hedge(world: World, last: int, **fields: Any) -> tuple[Running
     """
     asked: list[str] = []
     services = {id: await world.service("orders", id) for id in "abc"}
-    world.publish(a_route(hedge=Hedge(after=0.02, most=1), **fields))
+    at_random = Upstream("default", "orders", load_balancing="random")
+    world.publish(a_route(hedge=Hedge(after=0.02, most=1), **fields), upstreams=(at_random,))
     gateway = await world.gateway()
     await gateway.knows("orders", 3)
 
@@ -315,6 +316,21 @@ async def test_after_hedged_tries_that_failed_another_instance_is_tried(world: W
         asked.clear()
         assert (await gateway.get()).status_code == 200
         assert sorted(asked) == ["a", "b", "c"]
+
+
+async def test_where_every_instance_is_asked_beside_the_client_gets_whatever_comes_first(world: World) -> None:
+    gateway, first, second, go = await hedged(world, retries=2, retry=Retry(on=("status",)))
+
+    async def refuse_if_second(call: Call) -> None:
+        if len(first.calls) + len(second.calls) == 1:
+            await go.wait()
+        await call.answer(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy")
+
+    first.handler = second.handler = refuse_if_second
+    answer = await gateway.get()
+    go.set()
+    assert (answer.status_code, answer.text) == (503, "busy")
+    assert len(first.calls) == len(second.calls) == 1
 
 
 async def hedged_at_a_gate(world: World, concurrent: int) -> tuple[Running, list[Service], asyncio.Event]:
