@@ -102,7 +102,11 @@ _HEADERS: Final = [(b"host", b"h"), (b"user-agent", b"curl/8"), (b"accept", b"*/
 _ROUTES: Final[list[tuple[str, Callable[[int], dict[str, Any]], _Request]]] = [
     ("prefix", lambda n: {"path": f"/area{n % 97}/r{n}"}, _Request(b"/area0/r0/7")),
     ("beginning of an expression", lambda n: {"path": f"/r{n}/[0-9]+", "path_type": "regex"}, _Request(b"/r0/7")),
-    ("end of an expression", lambda n: {"path": f"/[^/]+/r{n}", "path_type": "regex"}, _Request(b"/7/r0")),
+    (
+        "end of an expression",
+        lambda n: {"path": f"/s{n // 50}/[^/]+/r{n % 50}", "path_type": "regex"},
+        _Request(b"/s0/7/r0"),
+    ),
     ("header", lambda n: {"headers": (Pair("X-Shop", str(n)),)}, _Request(b"/7")),
     ("query", lambda n: {"query": (Pair("shop", str(n)),)}, _Request(b"/7", b"shop=0")),
 ]

@@ -17,6 +17,7 @@ from gateway.control.compile import compile_table
 from gateway.control.publish import publisher
 from gateway.models import JwtIssuer
 from gateway.proxy.paths import compile_pattern
+from gateway.proxy.patterns import match_range
 from gateway.proxy.router import Rule
 from gateway.proxy.table import Route, RoutingTable
 from registry.models import Service
@@ -99,7 +100,7 @@ def _contradictions(route: Route) -> Iterator[str]:
 def _never_a_path(pattern: str) -> bool:
     """Whether RE2 knows that what matches the whole expression begins with something else than a slash."""
     try:
-        least, most = compile_pattern(pattern).possiblematchrange(8)
+        least, most = match_range(compile_pattern(pattern))
     except ValueError:
         return False  # is named elsewhere
     return bool(most) and (most < b"/" or least >= b"0")  # nothing at all: RE2 does not know
