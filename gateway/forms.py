@@ -165,7 +165,7 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
     def _post_clean(self) -> None:
         """The row is as it is about to be saved, and has judged itself."""
         super()._post_clean()
-        if self.has_changed() and not self.errors.keys() & {"tenant", "hosts", "path", "path_type"}:
+        if not self.errors.keys() & {"tenant", "hosts", "path", "path_type"}:
             self._apply("path", check_room, self.instance)
 
     def _apply(self, name: str, rule: Any, *values: Any) -> None:
