@@ -112,7 +112,7 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
         help_text="One a line, like api.example.com or *.example.com. Empty: every host of the tenant.",
     )
     methods = MethodsField(help_text="None ticked: every method.")
-    headers = PairsField(rule=rules.check_header, help_text="One a line, like X-Version: 2. All must match.")
+    headers = PairsField(rule=rules.check_condition, help_text="One a line, like X-Version: 2. All must match.")
     query = PairsField(rule=rules.check_parameter, help_text="One a line, like preview: yes. All must match.")
     scopes = ScopesField(required=False, help_text="Further scopes the key needs, besides gateway:invoke.")
 
@@ -177,7 +177,7 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
 
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
     tags = WordsField(help_text="Only instances with all of these.")
-    header = OnePairField(rule=rules.check_header, help_text="Like X-Canary: yes. Such requests come here.")
+    header = OnePairField(rule=rules.check_condition, help_text="Like X-Canary: yes. Such requests come here.")
     cookie = OnePairField(rule=rules.check_cookie, help_text="Like canary: yes. Such requests come here.")
 
     class Meta:

@@ -103,7 +103,7 @@ class TargetSerializer(Part):
 
     def validate_header(self, pair: dict[str, str] | None) -> dict[str, str] | None:
         if pair:
-            checked(rules.check_header, pair["name"], pair["value"])
+            checked(rules.check_condition, pair["name"], pair["value"])
         return pair
 
     def validate_cookie(self, pair: dict[str, str] | None) -> dict[str, str] | None:
@@ -213,7 +213,7 @@ class RouteSerializer(StrictModel):
 
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
         for pair in headers:
-            checked(rules.check_header, pair["name"], pair["value"])
+            checked(rules.check_condition, pair["name"], pair["value"])
         return headers
 
     def validate_targets(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:

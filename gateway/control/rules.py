@@ -31,6 +31,8 @@ MOST_OF_A_FIELD: Final = 8200
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
+CONSUMER: Final = "x-consumer-"
+"""How the names of headers begin that tell services who asks."""
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
 RESERVED_ROUTES: Final = frozenset({"explain"})
 """What else is addressed below /v1/routes/."""
@@ -156,6 +158,18 @@ def check_header(name: str, value: str, most: int = 1000) -> None:
         raise ValidationError(f"The value of {name} must be visible ASCII, at most {most} characters.")
 
 
+def check_condition(name: str, value: str) -> None:
+    """A header that requests must have for a route or a target."""
+    check_header(name, value)
+    check_told_by_clients(name)
+
+
+def check_told_by_clients(name: str) -> None:
+    """Refuse a header of which only the gateway itself has to tell: what a client says there is dropped."""
+    if name.lower().replace("_", "-").startswith(CONSUMER):
+        raise ValidationError(f"{name} is the gateway's own to write: clients could say there what they like.")
+
+
 def check_field(name: str, value: str) -> None:
     """A field of a request that is asked about."""
     check_header(name, value, MOST_OF_A_FIELD)
@@ -183,6 +197,7 @@ def check_by(by: str) -> None:
         return
     if not by.startswith("header:") or not TOKEN.fullmatch(by.removeprefix("header:")):
         raise ValidationError("Use key, address, tenant, route or header:<name>.")
+    check_told_by_clients(by.removeprefix("header:"))
 
 
 def check_cookie(name: str, value: str) -> None:

@@ -153,7 +153,7 @@ class Gateway:
         if whole.inside > whole.most > 0:
             raise whole.refusal()
         binding = self.admit(here, x)
-        return binding, None if binding.route.redirect.status else self.limit(here, binding, x)
+        return binding, self.limit(here, binding, x)
 
     def admit(self, here: Here, x: Exchange) -> Binding:
         """Match and authenticate, which an open WebSocket has to pass again.
@@ -185,12 +185,11 @@ class Gateway:
         self, binding: Binding, token: Awaitable[None] | None, x: Exchange, receive: Receive, send: Send
     ) -> None:
         """What is left to do for a request that has entered."""
-        if binding.route.redirect.status:
-            await self._redirect(binding, x, send)
-            return
         if token is not None:
             await token
-        if binding.gate is None:
+        if binding.route.redirect.status:
+            await self._redirect(binding, x, send)
+        elif binding.gate is None:
             await self.attempts.send(binding, x, receive, send)
         else:
             with binding.gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Final, TypeVar
@@ -34,6 +35,7 @@ logger = logging.getLogger("anumate.gateway")
 
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
+_VISIBLE: Final = re.compile(r"[!-~]*").fullmatch
 MOST_SKIPPED: Final = 100
 _Item = TypeVar("_Item")
 _Configured = TypeVar("_Configured", Route, Upstream)
@@ -76,6 +78,8 @@ class Binding:
         self.request_edits = edits_of(route.request_headers)
         self.answer_edits = edits_of(route.response_headers)
         self.host = route.rewrite.host.encode()
+        if not _VISIBLE(route.redirect.host + route.redirect.path + route.rewrite.host):
+            raise ValueError("Its redirect or rewrite leads to what is no address.")
         self.cors = of_route(route) or cors
         self.body_bytes = route.limits.body_bytes
         self.gate: Gate | None = None
@@ -295,7 +299,7 @@ def _defect_of_upstream(upstream: Upstream) -> str:
     try:
         if upstream.breaker is not None:
             CircuitBreaker(upstream.breaker)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, MemoryError) as error:
         return f"Its breaker cannot be made: {error}"
     return ""
 

@@ -146,6 +146,11 @@ class TestRoutes:
             ({"methods": ["TRACE"]}, "/methods/0"),
             ({"methods": ["G T"]}, "/methods/0"),
             ({"headers": [{"name": "X A", "value": ""}]}, "/headers"),
+            ({"headers": [{"name": "X-Consumer-ID", "value": "boss"}]}, "/headers"),
+            (
+                {"targets": [{"service": "b"}, {"service": "c", "header": {"name": "X-Consumer-ID", "value": "a"}}]},
+                "/targets/1/header",
+            ),
             ({"headers": [{"name": "X-A"}]}, "/headers/0/value"),
             ({"headers": {"X-A": "b"}}, "/headers"),
             ({"query": [{"name": "a", "value": "b", "more": 1}]}, "/query/0/more"),
@@ -332,6 +337,7 @@ class TestPolicies:
             ({"by": "moon"}, "/by"),
             ({"by": "header:"}, "/by"),
             ({"by": "header:a b"}, "/by"),
+            ({"by": "header:X_Consumer-Id"}, "/by"),
             ({"per": "minute"}, "/per"),
         ],
     )
@@ -482,8 +488,9 @@ class TestExplain:
             found = client.post("/v1/routes/explain", body).json()
             assert (found["status"], found["code"], found["route"]) == (*expected, None), body
             assert not any(each["takes_it"] for each in found["verdicts"])
-        found = client.post("/v1/routes/explain", {"path": "/#a", "host": "Any.example:80"}).json()
+        found = client.post("/v1/routes/explain", {"path": "/", "host": "Any.example:80"}).json()
         assert (found["route"], found["status"], found["code"]) == ("orders", None, None)
+        assert code(client.post("/v1/routes/explain", {"path": "/#a"})) == (400, "malformed_request")
 
     def test_a_key_is_no_way_into_a_route_for_tokens(self) -> None:
         client = api()
