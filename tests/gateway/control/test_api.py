@@ -228,6 +228,12 @@ class TestRoutes:
         client.delete("/v1/routes/b")
         assert client.patch("/v1/routes/c", {"enabled": True}).status_code == 200
 
+    def test_explain_says_that_a_path_is_too_long_to_be_tried(self) -> None:
+        api().post("/v1/routes", {**EXPRESSION, "path": f"/t{LARGE}"})
+        answer = api().post("/v1/routes/explain", {"path": "/t" + "a" * 1900}).json()
+        assert (answer["status"], answer["code"], answer["route"]) == (414, "uri_too_long", None)
+        assert "too long for the many regular expressions" in answer["sentence"]
+
     def test_the_admin_refuses_it_too(self) -> None:
         client = api()
         for name in ("a", "b"):
