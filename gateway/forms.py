@@ -18,7 +18,7 @@ from unfold.widgets import (
 from gateway.control import documents, issuers, rules, tls_keys
 from gateway.document_forms import form_of
 from gateway.models import JwtIssuer, RateLimitPolicy, Route, RouteTarget, Upstream
-from gateway.services import host_owner
+from gateway.services import check_room, host_owner
 from registry.forms import PairsField, ScopesField, WordsField
 from registry.models import Tenant
 from registry.tenant_admin import same_tenant
@@ -161,6 +161,12 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
             self._apply("hosts", rules.check_reachable, tenant.name, cleaned["hosts"], host_owner())
         same_tenant(self, "rate_limit_policy")
         return cleaned
+
+    def _post_clean(self) -> None:
+        """The row is as it is about to be saved, and has judged itself."""
+        super()._post_clean()
+        if not self.errors.keys() & {"tenant", "hosts", "path", "path_type"}:
+            self._apply("path", check_room, self.instance)
 
     def _apply(self, name: str, rule: Any, *values: Any) -> None:
         try:

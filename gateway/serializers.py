@@ -15,7 +15,7 @@ from gateway.control.document_rules import check_new_path
 from gateway.control.shadows import warnings_about
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
-from gateway.services import host_owner
+from gateway.services import check_room, host_owner
 from registry.auth import caller_of
 from registry.serializers import Part, ScopeList, StrictModel, Text, Whole, checked
 from registry.services.catalogue import check_service_name
@@ -228,6 +228,9 @@ class RouteSerializer(StrictModel):
             self._at(name, check_new_path, path, kind, self._new(name, fields))
         if "hosts" in fields:
             self._at("hosts", rules.check_reachable, self.tenant.name, fields["hosts"], host_owner())
+        if fields.keys() & {"path", "path_type", "hosts", "enabled"}:
+            said = {name: self._new(name, fields) for name in ("path", "path_type", "hosts", "enabled")}
+            self._at("path", check_room, Route(pk=getattr(self.instance, "pk", None), tenant=self.tenant, **said))
         self._targets_of(fields)
         return fields
 

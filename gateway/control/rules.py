@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import REFUSED_METHODS
 from gateway.proxy.paths import BadPattern, compile_pattern, has_dot_segments, read_path
+from gateway.proxy.patterns import MOST_INSTRUCTIONS, has_room
+from gateway.proxy.router import no_room
 from registry.live.keys import SCOPES
 
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -50,9 +53,14 @@ def check_path(path: str, path_type: str) -> None:
         raise ValidationError("A path has no //: some servers read it as one slash, and others as two.")
     if path_type == "regex":
         try:
-            compile_pattern(path)
+            instructions = compile_pattern(path).programsize
         except BadPattern as error:
             raise ValidationError(f"This is no regular expression that RE2 takes: {error}.") from None
+        if instructions > MOST_INSTRUCTIONS:
+            raise ValidationError(
+                f"This regular expression is too large: RE2 makes {instructions:,} instructions of it, and "
+                f"{MOST_INSTRUCTIONS:,} are the most."
+            )
         return
     try:
         read_path(path.encode())
@@ -62,6 +70,19 @@ def check_path(path: str, path_type: str) -> None:
         raise ValidationError("Requests are matched without /./ and /../, so this path would match none.")
     if "?" in path or "#" in path:
         raise ValidationError("A path has no ? and no #; ask for query parameters on their own.")
+
+
+def check_room(path: str, beside: Mapping[str, Iterable[str]]) -> None:
+    """A regular expression can be tried beside the others of each of its hosts."""
+    for host, others in beside.items():
+        if not has_room(compile_pattern(path), _compiled(others)):
+            raise ValidationError(no_room(host))
+
+
+def _compiled(paths: Iterable[str]) -> Iterator[Any]:
+    for path in paths:
+        with suppress(BadPattern):  # is left out, and named elsewhere
+            yield compile_pattern(path)
 
 
 def check_new_path(path: str) -> None:

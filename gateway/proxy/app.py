@@ -20,6 +20,7 @@ import msgspec
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
 from gateway.proxy import access_log, heap
+from gateway.proxy.addresses import LONGEST, network_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
@@ -271,7 +272,8 @@ class Gateway:
         if policy.header:
             value = next((value for name, value in x.fields.all if name == policy.header), b"")
             return value.decode("latin-1")
-        return self.peers.client_address(x)
+        address = self.peers.client_address(x)
+        return network_of(address) if ":" in address and len(address) <= LONGEST else address
 
     # Answers of our own
 

@@ -27,7 +27,7 @@ from gateway.proxy.guard import Guard
 from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.reports import Skipped
-from gateway.proxy.router import Router, Rule
+from gateway.proxy.router import Router
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, decode, reads_credentials
 from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
@@ -133,8 +133,11 @@ class Compiled:
             upstreams=tuple(self._sound(table.upstreams, _defect_of_upstream)),
         )
         self.router = Router(self.table)
-        if self.router.skipped:  # it does not say of which tenant they are
-            self.table = msgspec.structs.replace(self.table, routes=tuple(self._sound(self.table.routes, _unruly)))
+        if self.router.skipped:
+            self.skipped += self.router.skipped
+            served = self.router.served
+            routes = tuple(route for route in self.table.routes if route.id in served)
+            self.table = msgspec.structs.replace(self.table, routes=routes)
         self.policies = dict(self._policies())
         self.secure = dict(self._secure(pepper))
         self.routes = {route.id: route for route in self.table.routes}
@@ -298,15 +301,6 @@ def _defect_of_upstream(upstream: Upstream) -> str:
             CircuitBreaker(upstream.breaker)
     except (ValueError, ArithmeticError, MemoryError) as error:
         return f"Its breaker cannot be made: {error}"
-    return ""
-
-
-def _unruly(route: Route) -> str:
-    """Why the router has no rule of it."""
-    try:
-        Rule(route, "")
-    except (ValueError, Problem) as error:
-        return str(error)
     return ""
 
 
