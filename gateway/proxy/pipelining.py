@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 ASIDE_LIMIT: Final = 64 * 1024
 """Bytes of next requests that may wait, and one read more. Up to there, reading on tells when the client hangs up."""
 END: Final = b"\r\n\r\n"
-"""How a message ends that has no body, or a chunked one; no other line end passes the parser."""
+"""How a head ends; no other line end passes the parser."""
 BEFORE_END: Final = len(END) - 1
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE).search
@@ -57,3 +57,41 @@ class Flow(FlowControl):
     def resume_reading(self) -> None:
         if len(self.waiting) <= ASIDE_LIMIT:
             super().resume_reading()
+
+
+class Chunks:
+    """Where a chunked body ends, so that blank lines in it cost nothing. Whether it is one, the parser judges."""
+
+    __slots__ = ("_last", "_left", "_line")
+
+    def __init__(self) -> None:
+        self._left = 0  # bytes of a chunk, and its line end
+        self._line = b""
+        self._last = False
+
+    def end(self, data: bytes, at: int) -> int:
+        """Where the body ends in these bytes, from `at` on, or these do."""
+        while at < len(data):
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+                at += step
+                continue
+            start, at = at, data.find(b"\n", at) + 1
+            if not at:
+                self._line += data[start:]
+                break
+            line, self._line = self._line + data[start:at], b""
+            if self._last:
+                if line == b"\r\n":
+                    return at
+                continue
+            try:
+                size = int(line.partition(b";")[0], 16)
+            except ValueError:
+                break
+            if size < 0:
+                break
+            self._last = size == 0
+            self._left = size + 2 if size else 0
+        return len(data)

@@ -21,7 +21,7 @@ from gateway.proxy.errors import answer_of
 from gateway.proxy.fields import VIA
 from gateway.proxy.forwarder import Message, Receive, Send
 from gateway.proxy.options import AS_A_WHOLE
-from gateway.proxy.pipelining import BEFORE_END, END, Flow, seeming_end
+from gateway.proxy.pipelining import BEFORE_END, END, Chunks, Flow, seeming_end
 from gateway.proxy.request import USUAL, Header, HeadLimits, encoded, host_name
 
 VERSIONS: Final = ("1.1", "1.0")
@@ -64,6 +64,7 @@ class Server(HttpToolsProtocol):
         self._field_bytes = 0
         self._in_body = False
         self._body_left = 0  # bytes of a body whose length is known, for the parser
+        self._chunks: Chunks | None = None
         self._last_bytes = b""  # that the parser got, where a line end may be cut in two
         self._head_timer: asyncio.TimerHandle | None = None
         self._defect: Problem | None = None
@@ -158,6 +159,8 @@ class Server(HttpToolsProtocol):
         """Where, after `at`, the request can be at its end."""
         if self._body_left:
             return min(at + self._body_left, len(data))
+        if self._in_body and self._chunks is not None:
+            return self._chunks.end(data, at)
         before = self._last_bytes
         if (found := (before + data[at : at + BEFORE_END]).find(END)) >= 0:
             return at + found + len(END) - len(before)
@@ -242,6 +245,7 @@ class Server(HttpToolsProtocol):
             self.expect_100_continue = False  # its client does not know that answer (RFC 9110 §10.1.1)
         # The parser has seen that it is a number of 64 bits, whatever zeros are before it.
         self._body_left = next((int(value[-20:]) for name, value in self.headers if name == b"content-length"), 0)
+        self._chunks = Chunks() if any(name == b"transfer-encoding" for name, _ in self.headers) else None
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.proxy.handshake import accept_of
-from gateway.proxy.pipelining import ASIDE_LIMIT, seeming_end
+from gateway.proxy.pipelining import ASIDE_LIMIT, Chunks, seeming_end
 from gateway.proxy.serving import WRITE_LIMIT
 from tests.conftest import eventually
 from tests.gateway.proxy.conftest import Call, Running, Service, World
@@ -210,6 +210,26 @@ async def test_nothing_is_kept_of_who_is_told_that_the_connection_ends(
 def test_where_a_request_seems_to_end_is_never_nowhere(parts: list[bytes]) -> None:
     data = b"".join(parts)
     assert 0 < seeming_end(data) <= len(data) or not data
+
+
+@given(st.integers(1, 60))
+def test_a_chunked_body_ends_where_it_does_however_it_is_cut(step: int) -> None:
+    body = b"8;a=b\r\n\r\n\r\n\r\n\r\n\r\n5\r\n0\r\n\r\n\r\n00\r\nA: b\r\n\r\n"
+    data, chunks = body + b"GET / HTTP/1.1\r\n\r\n", Chunks()
+    pieces = [data[at : at + step] for at in range(0, len(data), step)]
+    read = 0
+    for piece in pieces:
+        end = chunks.end(piece, 0)
+        read += end
+        if read == len(body):
+            break
+        assert end == len(piece)
+    assert read == len(body)
+
+
+@pytest.mark.parametrize("size", [b"-5", b"x", b"", b"-0x5"])
+def test_what_is_no_size_of_a_chunk_is_left_to_the_parser(size: bytes) -> None:
+    assert Chunks().end(size + b"\r\nabc", 0) == len(size) + 5
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n"])
