@@ -25,6 +25,8 @@ EventKind = Literal["state", "refused", "success", "failure", "slow", "ignored",
 MIDDLE: Final = 0.5
 """The draw that stands for no jitter."""
 MOST_DOUBLINGS: Final = 30
+HELD_UP_SECONDS: Final = 1.0
+"""For how long a trial may wait for its own caller before others may be made in its place."""
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class BreakerPolicy:
     After `open_seconds` it lets `half_open_calls` trials through; when all of them are good it closes, when one is bad
     it opens again and waits `backoff` times as long, up to `max_open_seconds`. Each wait is spread by +-`jitter` (0.1:
     a tenth), so that many callers do not come back together. Trials that are still out after `half_open_seconds` count
-    as bad, together. With `metrics_only` it counts and tells its listener, and refuses nothing.
+    as bad, together; what a trial waits for its own caller is not the callee's time (see `may_wait`). With
+    `metrics_only` it counts and tells its listener, and refuses nothing.
     """
 
     window_seconds: float = 10.0
@@ -130,6 +133,14 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+@dataclass(eq=False, slots=True)
+class Trial:
+    """A trial that may wait for its own caller; `held_up` tells for how many seconds it has until a time."""
+
+    since: float
+    held_up: Callable[[float], float]
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A breaker at one moment. Times are spans, so that a reader needs no common clock."""
@@ -147,6 +158,8 @@ class Snapshot:
     reopened: int = 0
     trials_out: int = 0
     trials_good: int = 0
+    trials_aside: int = 0
+    """How many have lost their permit, because they waited for their own callers."""
     recovered: bool = False
     """It is closed because trials of its own were good."""
     relapsed: bool = False
@@ -164,6 +177,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_aside",
         "_consecutive",
         "_draw",
         "_exceeded",
@@ -178,6 +192,7 @@ class CircuitBreaker:
         "_successes",
         "_tried",
         "_waited",
+        "_waiting",
         "_window",
         "generation",
         "policy",
@@ -191,6 +206,8 @@ class CircuitBreaker:
     _consecutive: int
     _successes: int
     _out: int
+    _waiting: list[Trial]
+    _aside: int
 
     def __init__(
         self, policy: BreakerPolicy | None = None, now: float = 0.0, *, listener: Listener | None = None
@@ -214,7 +231,7 @@ class CircuitBreaker:
             return self.generation
         # When a policy with fewer trials came while it is half-open, one more good trial closes it.
         most = max(self.policy.half_open_calls - self._successes, 1)
-        if state == "open" or self._out >= most or now >= self.try_until:
+        if state == "open" or self._trials_out >= most or now >= self.try_until:
             self._tell("refused", now, self._reason)
             return None
         if not self._out:
@@ -222,7 +239,29 @@ class CircuitBreaker:
         self._out += 1
         return self.generation
 
-    def settle(self, ticket: int, outcome: Outcome, now: float, duration: float = 0.0, draw: float = MIDDLE) -> None:
+    def may_wait(self, ticket: int, since: float, held_up: Callable[[float], float]) -> Trial | None:
+        """The call that `ticket` was given for, at `since`, may wait for its own caller, as one whose body has yet to
+        come. `settle` wants what this answers; None: it is no trial.
+
+        The seconds that it is held up are not the callee's. After `HELD_UP_SECONDS` of them its permit is another's:
+        from then on it speaks for the callee when it ends well, and says nothing when it does not.
+        """
+        if self._state != "half_open" or ticket != self.generation or not self._out:
+            return None
+        self._out -= 1
+        trial = Trial(since, held_up)
+        self._waiting.append(trial)
+        return trial
+
+    def settle(
+        self,
+        ticket: int,
+        outcome: Outcome,
+        now: float,
+        duration: float = 0.0,
+        draw: float = MIDDLE,
+        trial: Trial | None = None,
+    ) -> None:
         """What became of the call that `ticket` was given for, and how many seconds it took."""
         if self._state == "half_open":
             self._wake(now, draw)  # a trial may be too late to count
@@ -236,6 +275,12 @@ class CircuitBreaker:
         if self._state == "closed":
             if counted:
                 self._count(outcome is _FAILURE, slow, now, draw)
+        elif trial is not None:
+            has_its_permit = trial in self._waiting
+            if has_its_permit:
+                self._waiting.remove(trial)
+            if counted and (has_its_permit or not (outcome is _FAILURE or slow)):
+                self._judge_trial(outcome is _FAILURE, slow, now, draw)
         elif self._out:
             self._out -= 1
             if counted:
@@ -294,8 +339,9 @@ class CircuitBreaker:
             slow_calls=self._window.slow,
             consecutive_failures=self._consecutive,
             reopened=self._reopened,
-            trials_out=self._out,
+            trials_out=self._trials_out,
             trials_good=self._successes,
+            trials_aside=self._aside,
             recovered=self._tried and self._state == "closed",
             relapsed=self._tried and self._state == "open",
         )
@@ -308,17 +354,31 @@ class CircuitBreaker:
         if policy.metrics_only:
             self._become("closed", now, "It only measures now.")
             return self._state
-        if self._state == "half_open" and self._out and policy.half_open_seconds is not None:
-            end = self._out_since + policy.half_open_seconds
+        if self._waiting:
+            waiting = [trial for trial in self._waiting if trial.held_up(now) < HELD_UP_SECONDS]
+            self._aside += len(self._waiting) - len(waiting)
+            self._waiting = waiting
+        out = self._trials_out
+        if self._state == "half_open" and out and policy.half_open_seconds is not None:
+            end = self._oldest_trial(now) + policy.half_open_seconds
             if now >= end:
-                self._reopen(end, f"{self._out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
+                self._reopen(end, f"{out} trial calls did not end within {policy.half_open_seconds:g} s.", draw)
         if now >= self.try_until:
-            if self._state == "half_open" and not self._out:  # trials that are out may still decide
+            if self._state == "half_open" and not out:  # trials that are out may still decide
                 self._become("open", now, "Another may try now.")
                 self._waited = True
         elif self._state == "open" and not self.retry_in(now):
             self._become("half_open", now, "It was open long enough.")
         return self._state
+
+    @property
+    def _trials_out(self) -> int:
+        return self._out + len(self._waiting)
+
+    def _oldest_trial(self, now: float) -> float:
+        """Since when the trials that are out have had the callee's time."""
+        since = [trial.since + trial.held_up(now) for trial in self._waiting]
+        return min([*since, self._out_since] if self._out else since)
 
     def _judge_trial(self, failed: bool, slow: bool, now: float, draw: float) -> None:
         if failed or slow:
@@ -369,6 +429,8 @@ class CircuitBreaker:
         self._consecutive = 0
         self._successes = 0
         self._out = 0
+        self._waiting = []
+        self._aside = 0
         self._out_since = now
         self._exceeded = False
         self.generation += 1

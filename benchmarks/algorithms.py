@@ -102,7 +102,11 @@ _HEADERS: Final = [(b"host", b"h"), (b"user-agent", b"curl/8"), (b"accept", b"*/
 _ROUTES: Final[list[tuple[str, Callable[[int], dict[str, Any]], _Request]]] = [
     ("prefix", lambda n: {"path": f"/area{n % 97}/r{n}"}, _Request(b"/area0/r0/7")),
     ("beginning of an expression", lambda n: {"path": f"/r{n}/[0-9]+", "path_type": "regex"}, _Request(b"/r0/7")),
-    ("end of an expression", lambda n: {"path": f"/[^/]+/r{n}", "path_type": "regex"}, _Request(b"/7/r0")),
+    (
+        "end of an expression",
+        lambda n: {"path": f"/s{n // 50}/[^/]+/r{n % 50}", "path_type": "regex"},
+        _Request(b"/s0/7/r0"),
+    ),
     ("header", lambda n: {"headers": (Pair("X-Shop", str(n)),)}, _Request(b"/7")),
     ("query", lambda n: {"query": (Pair("shop", str(n)),)}, _Request(b"/7", b"shop=0")),
 ]
@@ -111,8 +115,10 @@ _ROUTES: Final[list[tuple[str, Callable[[int], dict[str, Any]], _Request]]] = [
 def _match(make: Callable[[int], dict[str, Any]], request: _Request, count: int) -> Callable[[], object]:
     routes = tuple(Route(n, f"r{n}", "t", (Target("s"),), **make(n)) for n in range(count))
     router = Router(RoutingTable(routes=routes))
-    queries = cycle((request.query, request.query + b"&page=2"))  # what was read for the last request is of no use
-    return lambda: router.match("t", "h", "GET", read_path(request.path).matched, _HEADERS, next(queries))
+    # What was found out for the last request is of no use.
+    paths = cycle((request.path, request.path.replace(b"7", b"8")))
+    queries = cycle((request.query, request.query + b"&page=2"))
+    return lambda: router.match("t", "h", "GET", read_path(next(paths)).matched, _HEADERS, next(queries))
 
 
 def _per_second(call: Callable[[], object]) -> float:

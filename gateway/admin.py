@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -25,6 +26,7 @@ from gateway.forms import (
     UpstreamForm,
 )
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
+from gateway.services import check_room
 from registry.tenant_admin import PartInline, TenantAdmin, TenantFilter, recorded
 
 
@@ -145,12 +147,19 @@ class RouteAdmin(TenantAdmin):
 
     def _switch(self, request: HttpRequest, queryset: models.QuerySet[Route], *, enabled: bool) -> None:
         rows = [row for row in queryset if self.has_change_permission(request, row)]
+        switched = 0
         with transaction.atomic():
             for row in rows:
+                row.enabled = enabled
+                try:
+                    check_room(row)
+                except ValidationError as error:
+                    self.message_user(request, f"{row} stays off. {error.messages[0]}", messages.ERROR)
+                    continue
                 with recorded(request, "changed", row):
-                    row.enabled = enabled
                     row.save(update_fields=["enabled"])
-        self.message_user(request, f"{len(rows)} switched {'on' if enabled else 'off'}.", messages.SUCCESS)
+                switched += 1
+        self.message_user(request, f"{switched} switched {'on' if enabled else 'off'}.", messages.SUCCESS)
 
 
 @admin.register(Upstream)

@@ -18,7 +18,7 @@ from unfold.widgets import (
 from gateway.control import documents, issuers, rules, tls_keys
 from gateway.document_forms import form_of
 from gateway.models import JwtIssuer, RateLimitPolicy, Route, RouteTarget, Upstream
-from gateway.services import host_owner
+from gateway.services import check_room, host_owner
 from registry.forms import PairsField, ScopesField, WordsField
 from registry.models import Tenant
 from registry.tenant_admin import same_tenant
@@ -112,7 +112,7 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
         help_text="One a line, like api.example.com or *.example.com. Empty: every host of the tenant.",
     )
     methods = MethodsField(help_text="None ticked: every method.")
-    headers = PairsField(rule=rules.check_header, help_text="One a line, like X-Version: 2. All must match.")
+    headers = PairsField(rule=rules.check_condition, help_text="One a line, like X-Version: 2. All must match.")
     query = PairsField(rule=rules.check_parameter, help_text="One a line, like preview: yes. All must match.")
     scopes = ScopesField(required=False, help_text="Further scopes the key needs, besides gateway:invoke.")
 
@@ -162,6 +162,12 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
         same_tenant(self, "rate_limit_policy")
         return cleaned
 
+    def _post_clean(self) -> None:
+        """The row is as it is about to be saved, and has judged itself."""
+        super()._post_clean()
+        if not self.errors.keys() & {"tenant", "hosts", "path", "path_type"}:
+            self._apply("path", check_room, self.instance)
+
     def _apply(self, name: str, rule: Any, *values: Any) -> None:
         try:
             rule(*values)
@@ -171,7 +177,7 @@ class RouteForm(form_of(Route.documents), forms.ModelForm):  # type: ignore[misc
 
 class TargetForm(forms.ModelForm):  # type: ignore[type-arg]
     tags = WordsField(help_text="Only instances with all of these.")
-    header = OnePairField(rule=rules.check_header, help_text="Like X-Canary: yes. Such requests come here.")
+    header = OnePairField(rule=rules.check_condition, help_text="Like X-Canary: yes. Such requests come here.")
     cookie = OnePairField(rule=rules.check_cookie, help_text="Like canary: yes. Such requests come here.")
 
     class Meta:

@@ -15,7 +15,7 @@ from gateway.control.document_rules import check_new_path
 from gateway.control.shadows import warnings_about
 from gateway.models import BreakerPolicy, JwtIssuer, RateLimitPolicy, Route, Upstream
 from gateway.proxy.policies import Address
-from gateway.services import host_owner
+from gateway.services import check_room, host_owner
 from registry.auth import caller_of
 from registry.serializers import Part, ScopeList, StrictModel, Text, Whole, checked
 from registry.services.catalogue import check_service_name
@@ -103,7 +103,7 @@ class TargetSerializer(Part):
 
     def validate_header(self, pair: dict[str, str] | None) -> dict[str, str] | None:
         if pair:
-            checked(rules.check_header, pair["name"], pair["value"])
+            checked(rules.check_condition, pair["name"], pair["value"])
         return pair
 
     def validate_cookie(self, pair: dict[str, str] | None) -> dict[str, str] | None:
@@ -213,7 +213,7 @@ class RouteSerializer(StrictModel):
 
     def validate_headers(self, headers: list[dict[str, str]]) -> list[dict[str, str]]:
         for pair in headers:
-            checked(rules.check_header, pair["name"], pair["value"])
+            checked(rules.check_condition, pair["name"], pair["value"])
         return headers
 
     def validate_targets(self, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -228,6 +228,9 @@ class RouteSerializer(StrictModel):
             self._at(name, check_new_path, path, kind, self._new(name, fields))
         if "hosts" in fields:
             self._at("hosts", rules.check_reachable, self.tenant.name, fields["hosts"], host_owner())
+        if fields.keys() & {"path", "path_type", "hosts", "enabled"}:
+            said = {name: self._new(name, fields) for name in ("path", "path_type", "hosts", "enabled")}
+            self._at("path", check_room, Route(pk=getattr(self.instance, "pk", None), tenant=self.tenant, **said))
         self._targets_of(fields)
         return fields
 

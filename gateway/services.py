@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from gateway.control import rules
 from gateway.models import RateLimitPolicy, Route, RouteLimit, RouteTarget
 from registry.live.keys import KeyRing, TenantRecord
 from registry.models import TenantHost
@@ -49,3 +50,24 @@ def host_owner() -> Callable[[str], str]:
     ring = KeyRing("")
     ring.replace(tenants=[TenantRecord(tenant, hosts=tuple(owned)) for tenant, owned in hosts.items()])
     return ring.tenant_of_host
+
+
+def check_room(route: Route) -> None:
+    """A route with a regular expression can be tried beside the others of its hosts, as it is about to be saved.
+
+    Raises:
+        ValidationError: it would be left out.
+    """
+    if route.path_type != Route.PathType.REGEX or not route.enabled:
+        return
+    beside: dict[str, list[str]] = {host: [] for host in _folded(route.hosts)}
+    others = Route.objects.filter(tenant=route.tenant_id, enabled=True, path_type=Route.PathType.REGEX)
+    for hosts, path in others.exclude(pk=route.pk).values_list("hosts", "path"):
+        for host in _folded(hosts) & beside.keys():
+            beside[host].append(path)
+    rules.check_room(route.path, beside)
+
+
+def _folded(hosts: Iterable[str]) -> set[str]:
+    """Without any: every host."""
+    return {host.lower() for host in hosts} or {""}

@@ -46,6 +46,7 @@ CONTROL_SEES = (
     "gateway.proxy.jwks",
     "gateway.proxy.options",
     "gateway.proxy.paths",
+    "gateway.proxy.patterns",
     "gateway.proxy.policies",
     "gateway.proxy.reports",
     "gateway.proxy.rewriting",

@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 from anumate_integration_service import breaker
 from gateway.control import documents
 from gateway.control.document_rules import check_new_path
-from gateway.control.rules import check_by, check_header, check_host, check_path, check_version
+from gateway.control.rules import check_by, check_condition, check_host, check_path, check_version
 from gateway.models import BreakerPolicy, RateLimitPolicy, Route, RouteLimit, RouteTarget, Upstream
 from gateway.proxy import table
 from gateway.proxy.policies import Address, Document, Pair
@@ -99,7 +99,7 @@ def compile_route(row: Mapping[str, Any], targets: Sequence[table.Target], limit
     for host in row["hosts"]:
         check_host(host)
     for pair in row["headers"]:
-        check_header(pair["name"], pair["value"])
+        check_condition(pair["name"], pair["value"])
     for target in targets:
         if target.version:
             check_version(target.version)

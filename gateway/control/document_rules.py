@@ -86,7 +86,7 @@ def _editable(name: str) -> None:
     if not TOKEN.fullmatch(name):
         raise ValidationError(f"{name!r} is no header name.")
     lower = name.lower().replace("_", "-")  # as CGI and WSGI services read it
-    if lower.encode() in _NOT_EDITABLE or lower.startswith(("x-consumer-", "x-forwarded-", "ratelimit")):
+    if lower.encode() in _NOT_EDITABLE or lower.startswith((rules.CONSUMER, "x-forwarded-", "ratelimit")):
         raise ValidationError(f"{name} is the gateway's own to write.")
 
 
@@ -129,6 +129,8 @@ def _sticky(sticky: policies.Sticky) -> None:
         return
     if kind not in ("header", "cookie") or not TOKEN.fullmatch(name):
         raise ValidationError("Use key, address, header:<name> or cookie:<name>.")
+    if kind == "header":
+        rules.check_told_by_clients(name)
 
 
 def _outlier(outlier: policies.Outlier) -> None:

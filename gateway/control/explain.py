@@ -116,7 +116,15 @@ def explain(
     router = Router(compiled.table)
     seen = _Seen(
         verdicts=router.explain(tenant, x.host, method, x.path.matched, x.fields.all, x.query),
-        skipped=[*(str(each) for each in compiled.skipped if each.tenant == tenant), *_skipped_by_workers(tenant)],
+        skipped=list(
+            dict.fromkeys(
+                [
+                    *(str(each) for each in compiled.skipped if each.tenant == tenant),
+                    *(each.sentence for each in router.skipped if each.tenant == tenant),
+                    *_skipped_by_workers(tenant),
+                ]
+            )
+        ),
     )
     try:
         if own := _own_answer(x, router, tenant):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import REFUSED_METHODS
 from gateway.proxy.paths import BadPattern, compile_pattern, has_dot_segments, read_path
+from gateway.proxy.patterns import MOST_INSTRUCTIONS, has_room
+from gateway.proxy.router import no_room
 from registry.live.keys import SCOPES
 
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -28,6 +31,8 @@ MOST_OF_A_FIELD: Final = 8200
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
+CONSUMER: Final = "x-consumer-"
+"""How the names of headers begin that tell services who asks."""
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
 RESERVED_ROUTES: Final = frozenset({"explain"})
 """What else is addressed below /v1/routes/."""
@@ -48,9 +53,14 @@ def check_path(path: str, path_type: str) -> None:
         raise ValidationError("A path has no //: some servers read it as one slash, and others as two.")
     if path_type == "regex":
         try:
-            compile_pattern(path)
+            instructions = compile_pattern(path).programsize
         except BadPattern as error:
             raise ValidationError(f"This is no regular expression that RE2 takes: {error}.") from None
+        if instructions > MOST_INSTRUCTIONS:
+            raise ValidationError(
+                f"This regular expression is too large: RE2 makes {instructions:,} instructions of it, and "
+                f"{MOST_INSTRUCTIONS:,} are the most."
+            )
         return
     try:
         read_path(path.encode())
@@ -60,6 +70,19 @@ def check_path(path: str, path_type: str) -> None:
         raise ValidationError("Requests are matched without /./ and /../, so this path would match none.")
     if "?" in path or "#" in path:
         raise ValidationError("A path has no ? and no #; ask for query parameters on their own.")
+
+
+def check_room(path: str, beside: Mapping[str, Iterable[str]]) -> None:
+    """A regular expression can be tried beside the others of each of its hosts."""
+    for host, others in beside.items():
+        if not has_room(compile_pattern(path), _compiled(others)):
+            raise ValidationError(no_room(host))
+
+
+def _compiled(paths: Iterable[str]) -> Iterator[Any]:
+    for path in paths:
+        with suppress(BadPattern):  # is left out, and named elsewhere
+            yield compile_pattern(path)
 
 
 def check_new_path(path: str) -> None:
@@ -135,6 +158,18 @@ def check_header(name: str, value: str, most: int = 1000) -> None:
         raise ValidationError(f"The value of {name} must be visible ASCII, at most {most} characters.")
 
 
+def check_condition(name: str, value: str) -> None:
+    """A header that requests must have for a route or a target."""
+    check_header(name, value)
+    check_told_by_clients(name)
+
+
+def check_told_by_clients(name: str) -> None:
+    """Refuse a header of which only the gateway itself has to tell: what a client says there is dropped."""
+    if name.lower().replace("_", "-").startswith(CONSUMER):
+        raise ValidationError(f"{name} is the gateway's own to write: clients could say there what they like.")
+
+
 def check_field(name: str, value: str) -> None:
     """A field of a request that is asked about."""
     check_header(name, value, MOST_OF_A_FIELD)
@@ -162,6 +197,7 @@ def check_by(by: str) -> None:
         return
     if not by.startswith("header:") or not TOKEN.fullmatch(by.removeprefix("header:")):
         raise ValidationError("Use key, address, tenant, route or header:<name>.")
+    check_told_by_clients(by.removeprefix("header:"))
 
 
 def check_cookie(name: str, value: str) -> None:

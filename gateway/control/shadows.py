@@ -17,6 +17,7 @@ from gateway.control.compile import compile_table
 from gateway.control.publish import publisher
 from gateway.models import JwtIssuer
 from gateway.proxy.paths import compile_pattern
+from gateway.proxy.patterns import beginning, match_range
 from gateway.proxy.router import Rule
 from gateway.proxy.table import Route, RoutingTable
 from registry.models import Service
@@ -56,16 +57,15 @@ def warnings(route: Route, table: RoutingTable) -> list[str]:
     if own and _comes_back(route, own, near):
         found.append(f"The redirect of {route.name} leads to itself, and so never ends.")
     before = _rules(each for each in near if _paths_meet(each, route))
-    blockers = [_coverer(rule, before) for rule in own]
+    blockers = [_coverers(rule, before) for rule in own]
     if own and all(blockers):
-        found.append(
-            f"No request ever comes to {route.name}: {_named(b.route.name for b in blockers if b)} "
-            "comes first and takes all that it could take."
-        )
+        names = list(dict.fromkeys(each.route.name for some in blockers for each in some))
+        comes = "comes first and takes" if len(names) == 1 else "come first and take"
+        found.append(f"No request ever comes to {route.name}: {_named(names)} {comes} all that it could take.")
     shadowed = [
         each.name
         for each in near
-        if _paths_meet(route, each) and (theirs := _rules([each])) and all(_coverer(rule, own) for rule in theirs)
+        if _paths_meet(route, each) and (theirs := _rules([each])) and all(_coverers(rule, own) for rule in theirs)
     ]
     if shadowed:
         found.append(
@@ -99,7 +99,7 @@ def _contradictions(route: Route) -> Iterator[str]:
 def _never_a_path(pattern: str) -> bool:
     """Whether RE2 knows that what matches the whole expression begins with something else than a slash."""
     try:
-        least, most = compile_pattern(pattern).possiblematchrange(8)
+        least, most = match_range(compile_pattern(pattern))
     except ValueError:
         return False  # is named elsewhere
     return bool(most) and (most < b"/" or least >= b"0")  # nothing at all: RE2 does not know
@@ -155,19 +155,36 @@ def _rules(routes: Iterable[Route]) -> list[Rule]:
     return found
 
 
-def _coverer(rule: Rule, others: Iterable[Rule]) -> Rule | None:
-    """One that comes first and takes every request that the rule could take."""
-    return next((other for other in others if other.key < rule.key and covers(other, rule)), None)
+def _coverers(rule: Rule, others: Iterable[Rule]) -> list[Rule]:
+    """Those that come first and take every request that the rule could take: one alone, or else one for some methods,
+    and others for the rest. None where they leave any."""
+    found: list[Rule] = []
+    left = set(rule.methods)
+    for other in others:
+        if other.key < rule.key and _covers_but_methods(other, rule):
+            if _methods_cover(other, rule):
+                return [other]
+            if left & other.methods:
+                found.append(other)
+                left -= other.methods
+    return [] if left else found
 
 
 def covers(one: Rule, other: Rule) -> bool:
     """Whether every request that `other` takes fulfils the conditions of `one`."""
+    return _methods_cover(one, other) and _covers_but_methods(one, other)
+
+
+def _methods_cover(one: Rule, other: Rule) -> bool:
+    return not one.methods or (bool(other.methods) and other.methods <= one.methods)
+
+
+def _covers_but_methods(one: Rule, other: Rule) -> bool:
     return (
         _host_covers(one.host, other.host)
-        and _path_covers(one, other)
-        and (not one.methods or (bool(other.methods) and other.methods <= one.methods))
         and one.headers.items() <= other.headers.items()
         and one.query.items() <= other.query.items()
+        and _path_covers(one, other)
     )
 
 
@@ -179,7 +196,7 @@ def _path_covers(one: Rule, other: Rule) -> bool:
     kind, theirs = one.route.path_type, other.route.path_type
     if kind == "prefix":
         if theirs == "regex":
-            return not one.prefix
+            return not one.prefix or beginning(other.pattern).startswith(one.prefix + "/")
         return other.prefix == one.prefix or other.prefix.startswith(one.prefix + "/")
     if kind == "exact":
         return theirs == "exact" and one.prefix == other.prefix

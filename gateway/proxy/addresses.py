@@ -30,6 +30,15 @@ def _canonical(said: str) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Of a canonical IPv6 address its /64, which a client has all of; what is none stays as it is."""
+    try:
+        return str(ipaddress.IPv6Network((int(ipaddress.IPv6Address(address)) >> 64 << 64, 64)))
+    except ValueError:
+        return address
+
+
 def without_mapped(networks: Networks) -> Networks:
     """Those of IPv4-mapped addresses as the IPv4 ones that they mean."""
     return tuple(_unmapped(network) for network in networks)

@@ -20,6 +20,7 @@ import msgspec
 from anumate.lib import clock
 from anumate.lib.problem import KINDS, Problem
 from gateway.proxy import access_log, heap
+from gateway.proxy.addresses import LONGEST, network_of
 from gateway.proxy.admission import Admission
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.auth import authenticate
@@ -153,7 +154,7 @@ class Gateway:
         if whole.inside > whole.most > 0:
             raise whole.refusal()
         binding = self.admit(here, x)
-        return binding, None if binding.route.redirect.status else self.limit(here, binding, x)
+        return binding, self.limit(here, binding, x)
 
     def admit(self, here: Here, x: Exchange) -> Binding:
         """Match and authenticate, which an open WebSocket has to pass again.
@@ -185,12 +186,11 @@ class Gateway:
         self, binding: Binding, token: Awaitable[None] | None, x: Exchange, receive: Receive, send: Send
     ) -> None:
         """What is left to do for a request that has entered."""
-        if binding.route.redirect.status:
-            await self._redirect(binding, x, send)
-            return
         if token is not None:
             await token
-        if binding.gate is None:
+        if binding.route.redirect.status:
+            await self._redirect(binding, x, send)
+        elif binding.gate is None:
             await self.attempts.send(binding, x, receive, send)
         else:
             with binding.gate:
@@ -272,7 +272,8 @@ class Gateway:
         if policy.header:
             value = next((value for name, value in x.fields.all if name == policy.header), b"")
             return value.decode("latin-1")
-        return self.peers.client_address(x)
+        address = self.peers.client_address(x)
+        return network_of(address) if ":" in address and len(address) <= LONGEST else address
 
     # Answers of our own
 

@@ -136,28 +136,29 @@ class Attempts:
         """
         endpoint, permit = chosen
         x.permit = permit
-        tried: list[str] = []
+        tries, tried = 0, list[str]()  # more instances than tries, where it was hedged
         try:
             if x.has_body and x.first_body is None:
                 receive = await self._read_ahead(binding, x, head, receive)
             while True:
                 now = self._now()
-                left = len(tried) < binding.route.retries
+                left = tries < binding.route.retries
+                tried.append(endpoint.name)
                 x.unwanted = binding.unwanted
                 if x.unwanted and not (left and self._may_repeat(x, binding, now) and _others(shares, tried)):
                     x.unwanted = NO_STATUSES
                 try:
-                    if failure is not None and not tried:
+                    if failure is not None and not tries:
                         raise failure
                     await self._forward(binding, x, head, shares, endpoint, tried, permit, receive, send)
                     return
                 except UpstreamError as error:
-                    error.instance = x.instance
+                    error.instance = error.instance or x.instance
                     if not left or not self._may_retry(error, x, binding):
                         raise
                     failure = error
-                await self._pause(binding, len(tried), failure)
-                tried.append(failure.instance)
+                await self._pause(binding, tries, failure)
+                tries += 1
                 if x.kept is not None:
                     x.kept.rewind()
                 another = self._choose(x, shares, tried, permit)
@@ -178,7 +179,7 @@ class Attempts:
         head: bytes,
         shares: tuple[Share, ...],
         endpoint: Endpoint,
-        tried: Sequence[str],
+        tried: list[str],
         permit: Pass,
         receive: Receive,
         send: Send,
@@ -186,29 +187,36 @@ class Attempts:
         gate = self._admission.service(x.tenant, endpoint.service) or _OPEN
         if may_hedge(binding, x):
             hedge = Hedge(self._forwarder, binding, x, head, gate, self._now)
-            others = self._others_of(binding, shares, endpoint, tried, gate)
+            others = self._others_of(binding, x, shares, endpoint, tried, gate)
             await hedge.forward(endpoint, others, permit, receive, send)
             return
         with gate:
             await self._forwarder.forward(binding, x, head, endpoint, permit, receive, send)
 
     def _others_of(
-        self, binding: Binding, shares: tuple[Share, ...], endpoint: Endpoint, tried: Sequence[str], gate: Gate
+        self,
+        binding: Binding,
+        x: Exchange,
+        shares: tuple[Share, ...],
+        endpoint: Endpoint,
+        tried: list[str],
+        gate: Gate,
     ) -> Callable[[], Endpoint | None]:
         """Gives further instances of the target that was chosen, as long as the service's gate has room and the budget
-        pays for them.
+        pays for them. They are tried then.
         """
-        met = [*tried, endpoint.name]
 
         def another() -> Endpoint | None:
             if gate.full:
                 return None
             now = self._now()
             share = next((share for share in shares if endpoint in share[0].endpoints), None)
-            found = self._balancer.pick((share,), now, "", met) if share else None
+            found = self._balancer.pick((share,), now, "", tried) if share else None
             if found is None or not (binding.budget is None or binding.budget.withdraw(now)):
                 return None
-            met.append(found.name)
+            tried.append(found.name)
+            if not _others(shares, tried):
+                x.unwanted = NO_STATUSES
             return found
 
         return another
@@ -235,8 +243,8 @@ class Attempts:
 
 
 def _others(shares: tuple[Share, ...], tried: list[str]) -> bool:
-    """Whether there is an instance besides those tried and the one that is tried now."""
-    return sum(len(group.endpoints) for group, _ in shares) > len(tried) + 1
+    """Whether there is an instance besides those tried, the one that is tried now included."""
+    return sum(len(group.endpoints) for group, _ in shares) > len(tried)
 
 
 def _nobody(binding: Binding) -> Problem:

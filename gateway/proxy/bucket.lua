@@ -10,24 +10,33 @@
 -- than none in it. The capacity is the policy's burst less what all workers together may owe, so that what is owed and
 -- not told yet, too, stays within burst + rate * T.
 --
--- A lease has a serial number: a message that comes late, after the worker drew another lease, changes nothing.
+-- What a worker gave out while it could not ask is owed, too, and takes the bucket down to its capacity below nothing at
+-- most. What is owed is told again until there is an answer, under the serial number of the last message that had one:
+-- what a later message told, whose answer was lost, has been counted, and only what came since is.
 --
--- KEYS     of each bucket a hash: t tokens, at microseconds, l:<worker> "<tokens> <ends at> <serial>"
+-- Messages and leases have serial numbers, which grow: a message that comes late, after the worker drew another lease or
+-- told what it owes again, changes nothing.
+--
+-- KEYS     of each bucket a hash: t tokens, at microseconds, l:<worker> "<tokens> <ends at> <serial>",
+--          o:<worker> "<owed> <told at> <serial>"
 -- ARGV     worker, lease in microseconds, now in microseconds ('' for the server's time), then of each bucket one
 --          text: rate per second, capacity, needed now, reserved on lease, wanted in advance, held of the own lease,
---          given back, owed, serial of the own lease, serial of the next
--- Answers  for each bucket: granted now, leased, 1 when the own lease still counted, tokens left,
+--          given back, owed, serial of the last message about what is owed that was answered, serial of the own
+--          lease, serial of the next
+-- Answers  for each bucket: granted now, leased, 1 when the own lease still counted, tokens left (or lacking),
 --          microseconds to the next token, others
 
-local worker, lease, clock = 'l:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local worker, debt, lease, clock = 'l:' .. ARGV[1], 'o:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not clock then
     local time = redis.call('TIME')
     clock = time[1] * 1000000 + time[2]
 end
 
-local function draw(key, rate, capacity, needed, reserved, wanted, held, given_back, owed, serial, next_serial)
+local TOLD_FOR = 3600 * 1000000 -- how long it is known what a worker told, should its answer be lost
+
+local function draw(key, rate, capacity, needed, reserved, wanted, held, given_back, owed, answered, serial, next_serial)
     local now = clock
-    local tokens, at, own, out = capacity, now, nil, 0
+    local tokens, at, own, out, told = capacity, now, nil, 0, nil
     local leases, ended = {}, {}
     local fields = redis.call('HGETALL', key)
     for i = 1, #fields, 2 do
@@ -36,6 +45,13 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
             tokens = tonumber(value)
         elseif name == 'at' then
             at = tonumber(value)
+        elseif name:sub(1, 2) == 'o:' then
+            local size, moment, number = value:match('(%S+) (%S+) (%S+)')
+            if name == debt then
+                told = {size = tonumber(size), serial = tonumber(number)}
+            elseif tonumber(moment) + TOLD_FOR < clock then
+                ended[#ended + 1] = name
+            end
         else
             local size, ends, number = value:match('(%S+) (%S+) (%S+)')
             local one = {name = name, size = tonumber(size), ends = tonumber(ends), serial = number}
@@ -66,8 +82,9 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
     refill(now)
     if #ended > 0 then redis.call('HDEL', key, unpack(ended)) end
 
-    if needed + reserved + wanted + owed == 0 and not (own and own.serial == serial) then
-        return {0, 0, 0, math.max(0, math.floor(tokens)), 0, others}
+    local late = own and tonumber(own.serial) >= tonumber(next_serial) or told and told.serial >= tonumber(next_serial)
+    if late or needed + reserved + wanted + owed == 0 and not (own and own.serial == serial) then
+        return {0, 0, 0, math.floor(tokens), 0, others}
     end
     local counted, size = 0, 0
     if own and own.serial ~= serial then
@@ -79,7 +96,10 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
         tokens = tokens + given_back
         out = out - own.size
     end
-    tokens = math.min(tokens, capacity - out - size) - owed
+    local due = owed
+    if told and told.serial > answered then due = math.max(0, owed - told.size) end
+    tokens = math.min(tokens, capacity - out - size)
+    tokens = math.max(tokens - due, math.min(tokens, -capacity))
 
     local function give(most, of) return math.max(0, math.min(most, math.floor(of))) end
     local granted = give(needed, tokens)
@@ -100,6 +120,7 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
     elseif own then
         redis.call('HDEL', key, worker)
     end
+    if owed > 0 then redis.call('HSET', key, debt, string.format('%.6f %.0f %s', owed, clock, next_serial)) end
     redis.call('HSET', key, 't', string.format('%.6f', tokens), 'at', string.format('%.0f', at))
     -- Under a policy that was larger before, and may be again, it would have to live longer.
     ttl = math.max(ttl, redis.call('PTTL', key))
@@ -107,7 +128,7 @@ local function draw(key, rate, capacity, needed, reserved, wanted, held, given_b
 
     local wait = 0
     if tokens < 1 then wait = math.ceil((1 - tokens) / rate) end
-    return {granted, leased, counted, math.max(0, math.floor(tokens)), wait, others}
+    return {granted, leased, counted, math.floor(tokens), wait, others}
 end
 
 local answers = {}
@@ -115,8 +136,9 @@ for i, key in ipairs(KEYS) do
     local words = {}
     for word in ARGV[i + 3]:gmatch('%S+') do words[#words + 1] = word end
     local numbers = {}
-    for j = 1, 8 do numbers[j] = tonumber(words[j]) end
-    local rate, capacity, needed, reserved, wanted, held, given_back, owed = unpack(numbers)
-    answers[i] = draw(key, rate / 1000000, capacity, needed, reserved, wanted, held, given_back, owed, words[9], words[10])
+    for j = 1, 9 do numbers[j] = tonumber(words[j]) end
+    numbers[1] = numbers[1] / 1000000
+    numbers[10], numbers[11] = words[10], words[11]
+    answers[i] = draw(key, unpack(numbers))
 end
 return answers

@@ -66,6 +66,8 @@ class Bucket:
     """What this worker knows of one bucket."""
 
     __slots__ = (
+        "answered",
+        "doubtful",
         "drawing",
         "drawn_at",
         "empty_until",
@@ -89,7 +91,7 @@ class Bucket:
         "waiting",
     )
 
-    def __init__(self, policy: Policy, key: str, now: float) -> None:
+    def __init__(self, policy: Policy, key: str, now: float, answered: int = 0, peers: int = 0) -> None:
         self.policy = policy
         self.key = key
         self.left = 0
@@ -101,12 +103,14 @@ class Bucket:
         self.waiting = 0
         self.reserving = 0
         self.held = 0  # by requests that wait for tokens of others, too
-        self.owed = 0  # given out on credit, and not told to Redis yet
+        self.owed = 0.0  # given out on credit or while Redis was away, and not told to Redis yet
+        self.doubtful: float | None = None  # so much of it was told without an answer, and may have been counted
+        self.answered = answered  # serial of the last message about what is owed that had an answer
         self.touched = now
         self.drawn_at = now - LEASE_SECONDS  # nothing is known of the demand
         self.empty_until = self.token_at = 0.0
         self.remaining = policy.capacity
-        self.peers = 0
+        self.peers = peers
         self.share = 1.0  # or a slow policy would never admit whom this worker does not know yet
         self.share_at = now
         self.drawing: asyncio.Task[None] | None = None
@@ -125,7 +129,7 @@ class Bucket:
         if now < self.empty_until:
             return 0
         known = self.left + self.remaining + int((now - self.drawn_at) * self.policy.rate)
-        return max(0, min(known, self.policy.burst) - self.owed)
+        return max(0, int(min(known, self.policy.burst) - self.owed))
 
     def fields(self, now: float) -> list[tuple[bytes, bytes]]:
         """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""

@@ -248,6 +248,7 @@ class Delivery:
             connection.begin(head + self._framed(first.get("body", b""), more), bodiless_answer=bodiless)
             if more:
                 self.sent = False
+                self._x.permit.may_wait(lambda _: self.held_up)  # by the loop's clock
                 self._companion = self._loop.create_task(self._send_body())
         self._timer = self._loop.call_later(min(WATCH_AFTER, self._timeout), self._tick)
         try:

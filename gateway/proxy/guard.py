@@ -32,7 +32,7 @@ from anumate.lib import clock
 from anumate.lib.env import Env
 from anumate.lib.problem import Problem
 from anumate.lib.tasks import together
-from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome
+from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Outcome, Trial
 from gateway.proxy.quorum import Heard, Quorum
 from gateway.proxy.reports import (
     FORCE,
@@ -85,8 +85,10 @@ class Guard:
         self._quorum = Quorum(worker)
         self._asked = asyncio.Event()
         self._retired = False
+        self._counted = 0
         self.workers = 0
-        """How many workers reported in the last minute, this one included; 0 while Redis does not say."""
+        """How many workers reported in the last minute, this one included; 0 while Redis does not say. Not known before
+        the second report: of workers that begin together, the first would not know of the others."""
 
     def adopt(self, revision: int, upstreams: Iterable[Upstream], services: Container[Pair]) -> None:
         """Guard these services, each as its upstream says."""
@@ -151,7 +153,7 @@ class Guard:
             except (RedisError, OSError) as error:
                 logger.debug("breakers are neither reported nor forced: %s", error)
                 self._quorum.alone(self._breakers.values())
-                self.workers = 0
+                self.workers = self._counted = 0
             self._asked.set()
             await asyncio.sleep(REPORT_SECONDS)
 
@@ -169,7 +171,9 @@ class Guard:
             pipeline = redis.pipeline(transaction=False)
             pipeline.eval(_script(), 1, REPORTS, self._worker, GONE_SECONDS, REPORT_LIFE * 1000)
             pipeline.hgetall(FORCE)
-            (self.workers, *others), forces = await pipeline.execute()
+            (counted, *others), forces = await pipeline.execute()
+            self.workers = max(counted, self._counted) if self._counted else 0
+            self._counted = counted
             self.force(_forces(forces))  # first, or others would add up what an operator has reset
             await redis.set(key_of_report(self._worker), msgspec.json.encode(self.report(wall)), ex=REPORT_LIFE)
             await self._quorum.agree(redis, _heard(others), self._breakers.copy(), self._now)
@@ -201,20 +205,31 @@ class Guard:
 class Pass:
     """A request's leave to go to a service. It votes once: one dead instance must not speak for all of them."""
 
-    __slots__ = ("_breaker", "_entered", "_ticket", "service", "voted")
+    __slots__ = ("_breaker", "_entered", "_ticket", "_trial", "service", "voted")
 
     def __init__(self, service: str, breaker: CircuitBreaker, ticket: int, now: float) -> None:
         self.service = service
         self._breaker = breaker
         self._ticket = ticket
         self._entered = now
+        self._trial: Trial | None = None
         self.voted = False
+
+    def may_wait(self, held_up: Callable[[float], float]) -> None:
+        """The request's client has yet to send the rest of its body; `held_up` tells for how many seconds it was waited
+        for. That must keep no trial of others from being made.
+        """
+        if self._trial is None:
+            self._trial = self._breaker.may_wait(self._ticket, self._entered, held_up)
+            return
+        earlier = self._trial.held_up
+        self._trial.held_up = lambda now: earlier(now) + held_up(now)  # it is a further try of the request
 
     def vote(self, outcome: Outcome, now: float, *, held_up: float = 0.0) -> None:
         """Say what came of the request; `held_up` are the seconds for which its client was waited for."""
         if not self.voted:
             self.voted = True
-            self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up)
+            self._breaker.settle(self._ticket, outcome, now, now - self._entered - held_up, trial=self._trial)
 
     def blame(self, now: float) -> None:
         """Count a failure that came after the vote: the answer began well and broke off."""

@@ -94,6 +94,7 @@ class Hedge:
                     error.instance = endpoint.name
                     self._forwarder.failed(endpoint, permit, started, error)
                 if not self._running or not isinstance(error, UpstreamError):
+                    self._x.service, self._x.instance = endpoint.service, endpoint.name
                     raise error
             if not done:
                 more -= 1

@@ -4,7 +4,9 @@ The bucket is in Redis (`bucket.lua`, which says why the bound holds). A worker 
 as its own demand of the last moments, and gives tokens out from it. Without a lease it gives them out on credit, where
 the policy's burst is large enough to keep some back for every worker, and tells Redis a moment later; any other request
 waits for Redis. While the bucket is empty, refusals are local too. When Redis is away each worker serves its
-share by itself, of the rate and of what was left in the bucket, the share being that of the peers it last saw.
+share by itself, of the rate and of what was left in the bucket, the share being that of the workers it last knew of.
+What it gives out meanwhile it owes, and Redis counts that before anything else when it is back: what the bucket then
+lacks is gained first.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Call(NamedTuple):
     wanted: int = 0
     held: int = 0
     given_back: int = 0
-    owed: int = 0
+    owed: float = 0.0
 
 
 class Question:
@@ -78,6 +80,9 @@ def _need(bucket: Bucket, now: float) -> Call:
     """What the bucket's requests need, and what the next ones are likely to."""
     if now >= bucket.ends:
         bucket.left = 0
+    if bucket.doubtful is not None:
+        # Nothing but what was told without an answer, or nobody could say what of it counted; the rest comes after it.
+        return Call(bucket, held=bucket.left, owed=bucket.doubtful)
     elapsed = max(now - bucket.drawn_at, 0.001)
     busy = bucket.taken > 0 and elapsed < LEASE_SECONDS
     demand = (bucket.taken + bucket.waiting + bucket.reserving) / elapsed if busy else 0.0
@@ -109,6 +114,8 @@ class Limiter:
         self._store_time = store_time  # microseconds as text; empty for the server's own
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # who was not asked for longest comes first
         self._holding: set[Bucket] = set()  # those with a lease
+        self._owing: set[Bucket] = set()  # those that owe since Redis went away
+        self._others = 0  # workers, as last known
         self._away_until = 0.0
         self._away_since: float | None = None
         self._serial = 0
@@ -123,7 +130,9 @@ class Limiter:
         if bucket is None:
             if len(self._buckets) >= self._most:
                 self._make_room(now)
-            bucket = self._buckets[key] = Bucket(policy, key, now)
+            bucket = self._buckets[key] = Bucket(policy, key, now, self._serial, self._others)
+            if len(self._buckets) > self._most:
+                bucket.share = 0.0  # while Redis is away it may be one that had to be forgotten
             return bucket
         self._buckets.move_to_end(key)
         if bucket.policy is not policy:
@@ -137,13 +146,21 @@ class Limiter:
         """
         for _ in range(LOOKS):
             key, bucket = next(iter(self._buckets.items()))
-            if bucket.is_at_rest(now):
-                del self._buckets[key]
+            if self._forgets(bucket, now):
                 if len(self._buckets) < self._most:
                     return
             else:
                 self._buckets.move_to_end(key)
                 self._tell([bucket])
+
+    def _forgets(self, bucket: Bucket, now: float) -> bool:
+        if bucket.owed and self._away_since is not None:
+            self._gain(bucket, now)  # after a while it owes nothing any more
+        if not bucket.is_at_rest(now):
+            return False
+        del self._buckets[bucket.key]
+        self._owing.discard(bucket)
+        return True
 
     def take(self, bucket: Bucket, now: float) -> Awaitable[None] | None:
         """One token: None when it is taken, else what to await for it.
@@ -306,8 +323,10 @@ class Limiter:
             calls = [_need(bucket, asked) for bucket in buckets]
             answers = await self._run(calls)
         except (TimeoutError, OSError, RedisError) as error:
-            for bucket in buckets:
-                self._lost(bucket, error)
+            for call in calls:
+                if call.bucket.doubtful is None:
+                    call.bucket.doubtful = call.owed
+                self._lost(call.bucket, error)
             return
         finally:
             _over(buckets)
@@ -318,9 +337,13 @@ class Limiter:
     def _adopt(self, call: Call, answer: list[int], asked: float) -> None:
         bucket, needed = call.bucket, call.needed
         granted, leased, counted, bucket.remaining, wait, bucket.peers = answer
-        bucket.share, bucket.share_at = max(1.0, bucket.remaining / (bucket.peers + 1)), asked
+        if workers := self._workers():
+            self._others = workers - 1
+        bucket.peers = max(bucket.peers, self._others)
+        bucket.owed, bucket.doubtful, bucket.answered = max(0.0, bucket.owed - call.owed), None, bucket.serial
+        bucket.share, bucket.share_at = max(0.0, bucket.remaining - bucket.owed) / (bucket.peers + 1), asked
         # What is granted belongs to those who wait, at once or not at all; the rest is on lease, what is reserved too.
-        bucket.granted, bucket.leased, bucket.owed = granted, leased, bucket.owed - call.owed
+        bucket.granted, bucket.leased = granted, leased
         bucket.left = bucket.left + leased if counted else leased
         if leased:
             self._holding.add(bucket)
@@ -354,6 +377,15 @@ class Limiter:
             if bucket.owed and bucket.drawing is None and self._now() >= self._away_until:
                 self._draw(bucket)
 
+    def _tell_of_outage(self, now: float) -> None:
+        """Whether or not anybody asks for those that owe: other workers do. One of them finds out if Redis is back."""
+        some = list(islice(self._owing, 1 if self._away_since is not None else AT_A_TIME))
+        if self._away_since is not None:
+            for bucket in some:
+                self._gain(bucket, now)
+        self._tell(some)
+        self._owing.difference_update([bucket for bucket in some if not bucket.owed])
+
     async def _run(self, calls: Sequence[Call]) -> list[list[int]]:
         """One call of the script about buckets of one tenant; an answer for each."""
         text, sha = _script()
@@ -363,7 +395,9 @@ class Limiter:
             bucket.serial = self._serial
             policy = bucket.policy
             # As one text: the client takes a microsecond for each argument.
-            args.append(" ".join(map(repr, (policy.rate, policy.capacity, *numbers, serial, bucket.serial))))
+            args.append(
+                " ".join(map(repr, (policy.rate, policy.capacity, *numbers, bucket.answered, serial, bucket.serial)))
+            )
         keys = [call.bucket.key for call in calls]
         redis = self._redis()
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -377,6 +411,8 @@ class Limiter:
     def _lost(self, bucket: Bucket, error: Exception) -> None:
         now = self._now()
         bucket.left = 0  # nobody can say what Redis made of it
+        if bucket.owed:
+            self._owing.add(bucket)
         if self._away_since is None:
             self._away_since = now
             logger.warning(
@@ -395,13 +431,22 @@ class Limiter:
                 raise refusal(bucket, now)
         for bucket in buckets:
             bucket.share -= 1
+            bucket.owed += 1
+            self._owing.add(bucket)
 
     def _gain(self, bucket: Bucket, now: float) -> None:
         part = 1 / (bucket.peers + 1)
         policy = bucket.policy
         # Until the outage began, Redis gave out what was gained.
         began = now if self._away_since is None else self._away_since
-        gained = (now - max(bucket.share_at, began)) * policy.rate * part
+        since = max(bucket.share_at, began)
+        gained = (now - since) * policy.rate * part
+        # From when on the bucket in Redis is full, as far as is known here: what it does not gain any more is this
+        # worker's to give out.
+        doubtful = bucket.doubtful or 0.0
+        full = began + (policy.capacity - bucket.remaining + doubtful) / policy.rate
+        if now > full:
+            bucket.owed = max(doubtful, bucket.owed - (now - max(since, full)) * policy.rate * part)
         bucket.share = min(max(1.0, policy.burst * part), bucket.share + gained)
         bucket.share_at = now
         if bucket.share < 1:
@@ -433,12 +478,12 @@ class Limiter:
                         bucket.drawing = talk
                     await talk
         now = self._now()
+        if now >= self._away_until:
+            self._tell_of_outage(now)
         for bucket in list(islice(self._buckets.values(), AT_A_TIME)):
             if now - bucket.touched <= FORGET_SECONDS:
                 break
-            if bucket.is_at_rest(now):
-                del self._buckets[bucket.key]
-            else:
+            if not self._forgets(bucket, now):
                 self._tell([bucket])  # Redis was away; none is forgotten before it knows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Final, TypeVar
@@ -26,7 +27,7 @@ from gateway.proxy.guard import Guard
 from gateway.proxy.mirror import Reflection
 from gateway.proxy.policies import AccessLog, Tls
 from gateway.proxy.reports import Skipped
-from gateway.proxy.router import Router, Rule
+from gateway.proxy.router import Router
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, decode, reads_credentials
 from gateway.proxy.tls import TLS_KEYS, Secure, secure, usual
 
@@ -34,6 +35,7 @@ logger = logging.getLogger("anumate.gateway")
 
 BUDGET_SECONDS: Final = 10.0
 _SILENT: Final = AccessLog()
+_VISIBLE: Final = re.compile(r"[!-~]*").fullmatch
 MOST_SKIPPED: Final = 100
 _Item = TypeVar("_Item")
 _Configured = TypeVar("_Configured", Route, Upstream)
@@ -76,6 +78,8 @@ class Binding:
         self.request_edits = edits_of(route.request_headers)
         self.answer_edits = edits_of(route.response_headers)
         self.host = route.rewrite.host.encode()
+        if not _VISIBLE(route.redirect.host + route.redirect.path + route.rewrite.host):
+            raise ValueError("Its redirect or rewrite leads to what is no address.")
         self.cors = of_route(route) or cors
         self.body_bytes = route.limits.body_bytes
         self.gate: Gate | None = None
@@ -129,8 +133,11 @@ class Compiled:
             upstreams=tuple(self._sound(table.upstreams, _defect_of_upstream)),
         )
         self.router = Router(self.table)
-        if self.router.skipped:  # it does not say of which tenant they are
-            self.table = msgspec.structs.replace(self.table, routes=tuple(self._sound(self.table.routes, _unruly)))
+        if self.router.skipped:
+            self.skipped += self.router.skipped
+            served = self.router.served
+            routes = tuple(route for route in self.table.routes if route.id in served)
+            self.table = msgspec.structs.replace(self.table, routes=routes)
         self.policies = dict(self._policies())
         self.secure = dict(self._secure(pepper))
         self.routes = {route.id: route for route in self.table.routes}
@@ -292,17 +299,8 @@ def _defect_of_upstream(upstream: Upstream) -> str:
     try:
         if upstream.breaker is not None:
             CircuitBreaker(upstream.breaker)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, MemoryError) as error:
         return f"Its breaker cannot be made: {error}"
-    return ""
-
-
-def _unruly(route: Route) -> str:
-    """Why the router has no rule of it."""
-    try:
-        Rule(route, "")
-    except (ValueError, Problem) as error:
-        return str(error)
     return ""
 
 

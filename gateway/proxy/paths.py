@@ -11,7 +11,8 @@ from anumate.lib.problem import Problem
 
 _LINEAR: Final = re2.Options()
 _LINEAR.log_errors = False  # the error is raised, too
-_LINEAR.max_mem = 1 << 20
+# Of an automaton that is kept busy, more memory makes others wait longer until RE2 gives it up.
+_LINEAR.max_mem = 1 << 17
 
 
 class BadPattern(ValueError):

@@ -137,7 +137,8 @@ class Quorum:
         if lease is None and trials_elsewhere:
             return None
         lease = self._lease(pair)
-        goes_on = seen.trials_out > 0 or seen.trials_good > lease.good
+        # Clients that keep their own trials waiting, one after the other, must not keep others from trying.
+        goes_on = (seen.trials_out > 0 and not seen.trials_aside) or seen.trials_good > lease.good
         lease.good = seen.trials_good
         return Ask(
             pair,

@@ -92,6 +92,8 @@ class Relay:
         now = self.started = self._heard = self._asked = self._direct.now()
         self._deadline = now + x.timeout
         self.endpoint.started()
+        if self._left:
+            self.permit.may_wait(self.held_up)
         self.client.begin(self, self._left)
         self.connection.sink = self
         self.connection.begin(self.head + body if body else self.head)

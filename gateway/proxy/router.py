@@ -23,7 +23,8 @@ from urllib.parse import parse_qsl
 
 from anumate.lib.problem import Problem
 from gateway.proxy.paths import compile_pattern, read_path
-from gateway.proxy.patterns import Patterns
+from gateway.proxy.patterns import MOST_INSTRUCTIONS, Patterns, TooMuchWork
+from gateway.proxy.reports import Skipped
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.table import Route, RoutingTable
 
@@ -247,8 +248,9 @@ class _Paths:
                 node = deeper
             node.rules.append(rule)
 
-    def close(self) -> bool:
-        """All rules are there, in order of rank. Whether anywhere there are many."""
+    def close(self) -> list[Rule]:
+        """All rules are there, in order of rank. Those for whose expressions there is no room."""
+        left_out: list[Rule] = []
         for path, rules in self.exact.items():
             self.exact[path] = _ready(rules)
         for node in self._nodes():
@@ -256,25 +258,38 @@ class _Paths:
         if self.expressions:
             self.places = [_ready(rules) for rules in self.expressions.values()]
             self.patterns = Patterns([rules[0].pattern for rules in self.places])
+            left_out += (rule for number in self.patterns.left_out for rule in self.places[number])
+        return left_out
+
+    @property
+    def crowded(self) -> bool:
+        """Whether anywhere there are many rules."""
         places = chain(self.exact.values(), self.places, (node.rules for node in self._nodes()))
         return any(isinstance(rules, _Crowd) for rules in places)
 
-    def collect(self, path: str, found: list[list[Rule]]) -> None:
-        """Add the lists of rules whose path fits, each in order of rank."""
+    def collect(self, path: str, found: list[list[Rule]], spent: int) -> int:
+        """Add the lists of rules whose path fits, each in order of rank. How many instructions of expressions the path
+        is tried with, those included that were `spent` on other hosts.
+
+        Raises:
+            TooMuchWork: those are too many for the path.
+        """
         if rules := self.exact.get(path):
             found.append(rules)
         if self.patterns:
-            found += [self.places[number] for number in self.patterns.matching(path)]
+            numbers, spent = self.patterns.matching(path, spent)
+            found += [self.places[number] for number in numbers]
         node = self.prefixes
         if node.rules:
             found.append(node.rules)
         for segment in path.split("/")[1:]:
             deeper = node.children.get(segment)
             if deeper is None:
-                return
+                break
             node = deeper
             if node.rules:
                 found.append(node.rules)
+        return spent
 
     def dismantle(self) -> None:
         self.exact.clear()
@@ -316,6 +331,22 @@ class _Hosts:
             return self.wildcard.setdefault(rule.host[2:], _Paths())
         return self.exact.setdefault(rule.host, _Paths()) if rule.host else self.anywhere
 
+    def collect(self, host: str, path: str) -> list[list[Rule]]:
+        """The lists of rules whose host and path fit.
+
+        Raises:
+            Problem: uri_too_long.
+        """
+        found: list[list[Rule]] = []
+        spent = 0
+        try:
+            for paths in self.fitting(host):
+                spent = paths.collect(path, found, spent)
+        except TooMuchWork:
+            sentence = f"The path of {len(path)} bytes is too long for the many regular expressions of routes here."
+            raise Problem("uri_too_long", sentence) from None
+        return found
+
     def fitting(self, host: str) -> list[_Paths]:
         """Those of rules whose host fits."""
         if not self.exact and not self.wildcard:
@@ -332,10 +363,15 @@ class _Hosts:
         found.append(self.anywhere)
         return found
 
-    def close(self) -> None:
-        """All rules are there, in order of rank."""
+    def close(self) -> list[Rule]:
+        """All rules are there, in order of rank. Those for whose expressions there is no room."""
+        left_out: list[Rule] = []
         for paths in self.all():
-            self.crowded |= paths.close()
+            left_out += paths.close()
+            self.crowded |= paths.crowded
+        if without := set(left_out):
+            self.rules = [rule for rule in self.rules if rule not in without]
+        return left_out
 
     def all(self) -> Iterator[_Paths]:
         yield self.anywhere
@@ -352,24 +388,33 @@ class Explained(NamedTuple):
 
 
 class Router:
-    """All rules of a table. `skipped` names the routes that could not be compiled, with the sentence why."""
+    """All rules of a table. `skipped` says of which routes there is none, or none on one of their hosts."""
 
     def __init__(self, table: RoutingTable) -> None:
-        self.skipped: list[tuple[str, str]] = []
+        self.skipped: list[Skipped] = []
         self._tenants: dict[str, _Hosts] = {}
         rules = [rule for route in table.routes for rule in self._compile(route)]
         for rank, rule in enumerate(_in_order(rules)):
             rule.rank = rank
             self._tenants.setdefault(rule.route.tenant, _Hosts()).add(rule)
         for hosts in self._tenants.values():
-            hosts.close()
+            for rule in hosts.close():
+                self._skip(rule.route, no_room(rule.host))
 
     def _compile(self, route: Route) -> list[Rule]:
         try:
             return [Rule(route, host.lower()) for host in dict.fromkeys(route.hosts or ("",))]
         except (ValueError, Problem) as error:  # BadPattern is one
-            self.skipped.append((route.name, f"Route {route.name} is left out: {error}"))
+            self._skip(route, str(error))
             return []
+
+    def _skip(self, route: Route, why: str) -> None:
+        self.skipped.append(Skipped(route.tenant, route.name, f"Route {route.name} is left out: {why.rstrip('.')}."))
+
+    @property
+    def served(self) -> set[int]:
+        """The ids of the routes that have a rule."""
+        return {rule.route.id for hosts in self._tenants.values() for rule in hosts.rules}
 
     def dismantle(self) -> None:
         """Let go of all rules, some at a time: a large table that ends at once holds everybody up."""
@@ -383,12 +428,11 @@ class Router:
         """The rule that takes the request; `path` in normal form, `host` in lower case and without port.
 
         Raises:
-            Problem: route_not_found, or method_not_allowed where only the method stands in the way.
+            Problem: route_not_found, method_not_allowed where only the method stands in the way, or uri_too_long.
         """
         found: list[list[Rule]] = []
         if hosts := self._tenants.get(tenant):
-            for paths in hosts.fitting(host):
-                paths.collect(path, found)
+            found = hosts.collect(host, path)
             if hosts.crowded:
                 found = _narrowed(found, headers, query)
         best: Rule | None = None
@@ -406,18 +450,21 @@ class Router:
     def explain(
         self, tenant: str, host: str, method: str, path: str, headers: Headers = (), query: bytes = b""
     ) -> list[Explained]:
-        """Every route of the tenant, in order of precedence, with the sentence why it takes the request or not."""
+        """Every route of the tenant, in order of precedence, with the sentence why it takes the request or not.
+
+        None where the path is too long to be tried.
+        """
         hosts = self._tenants.get(tenant)
         if hosts is None:
+            return []
+        try:
+            found = {rule for rules in hosts.collect(host, path) for rule in rules}
+        except Problem:
             return []
         winner: Rule | None = None
         with suppress(Problem):
             winner = self.match(tenant, host, method, path, headers, query)
         fitting = hosts.fitting(host)
-        places: list[list[Rule]] = []
-        for paths in fitting:
-            paths.collect(path, places)
-        found = {rule for rules in places for rule in rules}
         verdicts: dict[str, Explained] = {}
         for rule in hosts.rules:
             name = rule.route.name
@@ -436,6 +483,15 @@ class Router:
                 # A route with several hosts speaks for the one that came closest.
                 verdicts[name] = Explained(name, False, _why_later(rule, winner))
         return list(verdicts.values())
+
+
+def no_room(host: str) -> str:
+    """The sentence why an expression cannot be tried beside others."""
+    where = f"on {host}" if host else "on no host of their own"
+    return (
+        f"There is no room for its regular expression: those {where} that one path may have to be tried against have "
+        f"at most {MOST_INSTRUCTIONS:,} instructions of RE2 together. Different texts in front keep them apart."
+    )
 
 
 def _in_order(rules: Sequence[Rule]) -> Iterator[Rule]:

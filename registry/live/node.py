@@ -87,7 +87,8 @@ class Node:
         self.redis.set_retry(Retry(NoBackoff(), 1))
         self.store = AsyncStore(connect_async(self._url, read_timeout=None), replicas=self._replicas)
         reader = self._reader = SectionReader(self._url, self._names, self._on_section, self._cache_dir)
-        kept = self._load_catalog() and reader.load_cached()
+        # One that cannot be used spoils no other: without instances there are still static addresses and redirects.
+        kept = all([self._load_catalog(), reader.load_cached()])
         follower = Follower(self._url, self.catalog)
         jobs = (reader.run, follower.run, self._keep_catalog, self._tell_usage, *self._jobs)
         self._tasks = [asyncio.create_task(_for_ever(job)) for job in jobs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Event, Outcome
+from anumate_integration_service.breaker import BreakerPolicy, CircuitBreaker, Event, Outcome, Trial
 
 POLICY = BreakerPolicy(
     window_seconds=10, minimum_calls=10, failure_rate=0.5, consecutive_failures=5, open_seconds=60, half_open_calls=3
@@ -309,6 +309,72 @@ def test_trials_that_never_come_back_do_not_hold_it_half_open_for_ever() -> None
     assert breaker.acquire(24.9) is None  # it opened when the trials' time was over, not when somebody looked
     succeed(breaker, 2, 25.0)
     assert breaker.snapshot(25.0).state == "closed"
+
+
+@pytest.fixture
+def waiting(opened: CircuitBreaker) -> list[tuple[int, Trial]]:
+    """All the trials of a breaker that may try at 160, which wait for their callers all the time."""
+    trials = []
+    while (ticket := opened.acquire(160.0)) is not None:
+        trial = opened.may_wait(ticket, 160.0, lambda now: now - 160.0)
+        assert trial is not None
+        trials.append((ticket, trial))
+    return trials
+
+
+def test_a_trial_that_waits_for_its_own_caller_makes_room_for_another(
+    opened: CircuitBreaker, waiting: list[tuple[int, Trial]]
+) -> None:
+    assert len(waiting) == opened.snapshot(160.0).trials_out == 3
+    assert opened.acquire(160.9) is None
+    succeed(opened, 3, 161.0)
+    assert opened.snapshot(161.0).state == "closed"
+    opened.settle(waiting[0][0], Outcome.FAILURE, 162.0, trial=waiting[0][1])
+    assert opened.snapshot(162.0).failures == 0
+
+
+def test_a_trial_that_made_room_speaks_for_the_callee_and_not_against_it(
+    opened: CircuitBreaker, waiting: list[tuple[int, Trial]]
+) -> None:
+    (bad, bad_trial), *good = waiting
+    opened.settle(bad, Outcome.FAILURE, 190.0, trial=bad_trial)
+    seen = opened.snapshot(190.0)
+    assert (seen.state, seen.trials_out, seen.trials_aside) == ("half_open", 0, 3)
+    for ticket, trial in good:
+        opened.settle(ticket, Outcome.SUCCESS, 190.0, trial=trial)
+    succeed(opened, 1, 190.0)
+    assert opened.snapshot(190.0).state == "closed"
+
+
+def test_a_trial_that_has_hardly_waited_is_judged_as_any_other(
+    opened: CircuitBreaker, waiting: list[tuple[int, Trial]]
+) -> None:
+    ticket, trial = waiting[0]
+    opened.settle(ticket, Outcome.CANCELLED, 160.2, trial=trial)
+    assert opened.snapshot(160.2).trials_out == 2
+    ticket, trial = waiting[1]
+    opened.settle(ticket, Outcome.FAILURE, 160.3, trial=trial)
+    assert opened.snapshot(160.3).reason == "A trial call failed."
+
+
+def test_what_a_trial_waits_for_its_own_caller_is_not_the_callees_time() -> None:
+    breaker = CircuitBreaker(BreakerPolicy(consecutive_failures=1, open_seconds=10, half_open_seconds=0.5))
+    fail(breaker, 1, 0.0)
+    ticket = breaker.acquire(10.0)
+    assert ticket is not None
+    assert breaker.may_wait(ticket, 10.0, lambda now: min(now - 10.0, 0.8)) is not None
+    assert breaker.snapshot(11.2).state == "half_open"
+    assert breaker.snapshot(11.4).reason == "1 trial calls did not end within 0.5 s."
+
+
+def test_only_a_trial_may_wait(breaker: CircuitBreaker) -> None:
+    ticket = breaker.acquire(100.0)
+    assert ticket is not None
+    assert breaker.may_wait(ticket, 100.0, lambda now: 0.0) is None
+    fail(breaker, 5, 100.0)
+    assert breaker.acquire(160.0) is not None
+    assert breaker.may_wait(ticket, 100.0, lambda now: 0.0) is None
+    assert breaker.snapshot(170.0).trials_out == 1
 
 
 def test_half_open_it_waits_for_calls_as_long_as_none_is_out() -> None:

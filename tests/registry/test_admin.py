@@ -299,6 +299,19 @@ class TestRoute:
         assert Route.objects.get().enabled is False
         assert AuditEntry.objects.count() == 2
 
+    def test_a_route_for_whose_expression_there_is_no_room_stays_off(self, root: Client) -> None:
+        rows = [
+            Route.objects.create(
+                tenant=tenant(), name=name, path=f"/t.*(?:x{{700}})?{name}", path_type="regex", enabled=on
+            )
+            for name, on in (("a", True), ("b", False), ("c", False))
+        ]
+        body = {"action": "switch_on", "_selected_action": [row.pk for row in rows]}
+        said = root.post(url(Route), body, follow=True).content.decode()
+        assert dict(Route.objects.values_list("name", "enabled")) == {"a": True, "b": True, "c": False}
+        assert "c stays off. There is no room" in said
+        assert "2 switched on." in said
+
     def test_a_route_is_deleted_with_its_targets(self, root: Client) -> None:
         root.post(url(Route, "add"), route_form())
         assert root.post(url(Route, "delete", Route.objects.get().pk), {"post": "yes"}).status_code == 302

@@ -47,6 +47,11 @@ BREAKER: dict[str, Any] = {
 }
 
 
+EXPRESSION: dict[str, Any] = {"name": "large", "service": "orders", "path_type": "regex"}
+LARGE = ".*(?:x{700})?"
+"""More than a third of what one host has room for."""
+
+
 class TestRoutes:
     def test_the_body_of_the_contract_makes_a_route(self) -> None:
         client = api()
@@ -141,6 +146,11 @@ class TestRoutes:
             ({"methods": ["TRACE"]}, "/methods/0"),
             ({"methods": ["G T"]}, "/methods/0"),
             ({"headers": [{"name": "X A", "value": ""}]}, "/headers"),
+            ({"headers": [{"name": "X-Consumer-ID", "value": "boss"}]}, "/headers"),
+            (
+                {"targets": [{"service": "b"}, {"service": "c", "header": {"name": "X-Consumer-ID", "value": "a"}}]},
+                "/targets/1/header",
+            ),
             ({"headers": [{"name": "X-A"}]}, "/headers/0/value"),
             ({"headers": {"X-A": "b"}}, "/headers"),
             ({"query": [{"name": "a", "value": "b", "more": 1}]}, "/query/0/more"),
@@ -190,6 +200,47 @@ class TestRoutes:
         assert [*refused.value.message_dict] == ["path"]
         form = RouteForm({"tenant": tenant().pk, "timeout_seconds": 30, "retries": 1, "priority": 0, **fields})
         assert form.errors["path"] == ["A path has no //: some servers read it as one slash, and others as two."]
+
+    def test_an_expression_that_is_too_large_is_refused(self) -> None:
+        refused = api().post("/v1/routes", {**EXPRESSION, "path": "/.*" + "[ab]{999}" * 2 + "/[ab]{40}"})
+        assert code(refused) == (422, "validation_failed")
+        assert pointers(refused) == ["/path"]
+        assert "too large" in refused.json()["errors"][0]["detail"]
+
+    def test_an_expression_for_which_there_is_no_room_beside_the_others_of_its_host_is_refused(self) -> None:
+        client = api()
+        for name in ("a", "b"):
+            assert (
+                client.post("/v1/routes", {**EXPRESSION, "name": name, "path": f"/t{LARGE}{name}"}).status_code == 201
+            )
+        third = {**EXPRESSION, "name": "c", "path": f"/t{LARGE}c"}
+        refused = client.post("/v1/routes", third)
+        assert (code(refused), pointers(refused)) == ((422, "validation_failed"), ["/path"])
+        assert "no room" in refused.json()["errors"][0]["detail"]
+        # Each of these keeps it apart from the two others.
+        for fields in ({"path": f"/u{LARGE}c"}, {"hosts": ["b.example"]}, {"enabled": False}):
+            assert client.post("/v1/routes", {**third, **fields}).status_code == 201
+            client.delete("/v1/routes/c")
+        client.post("/v1/routes", {**third, "enabled": False})
+        assert pointers(client.patch("/v1/routes/c", {"enabled": True})) == ["/path"]
+        assert client.patch("/v1/routes/a", {"path": f"/t{LARGE}x"}).status_code == 200
+        assert api("acme").post("/v1/routes", third).status_code == 201
+        client.delete("/v1/routes/b")
+        assert client.patch("/v1/routes/c", {"enabled": True}).status_code == 200
+
+    def test_explain_says_that_a_path_is_too_long_to_be_tried(self) -> None:
+        api().post("/v1/routes", {**EXPRESSION, "path": f"/t{LARGE}"})
+        answer = api().post("/v1/routes/explain", {"path": "/t" + "a" * 1900}).json()
+        assert (answer["status"], answer["code"], answer["route"]) == (414, "uri_too_long", None)
+        assert "too long for the many regular expressions" in answer["sentence"]
+
+    def test_the_admin_refuses_it_too(self) -> None:
+        client = api()
+        for name in ("a", "b"):
+            client.post("/v1/routes", {**EXPRESSION, "name": name, "path": f"/t{LARGE}{name}"})
+        fields = {"name": "c", "path": f"/t{LARGE}c", "path_type": "regex", "enabled": True}
+        form = RouteForm({"tenant": tenant().pk, "timeout_seconds": 30, "retries": 1, "priority": 0, **fields})
+        assert "no room" in form.errors["path"][0]
 
     def test_a_name_is_taken_once_in_a_tenant(self) -> None:
         client = api()
@@ -292,6 +343,7 @@ class TestPolicies:
             ({"by": "moon"}, "/by"),
             ({"by": "header:"}, "/by"),
             ({"by": "header:a b"}, "/by"),
+            ({"by": "header:X_Consumer-Id"}, "/by"),
             ({"per": "minute"}, "/per"),
         ],
     )
@@ -442,8 +494,9 @@ class TestExplain:
             found = client.post("/v1/routes/explain", body).json()
             assert (found["status"], found["code"], found["route"]) == (*expected, None), body
             assert not any(each["takes_it"] for each in found["verdicts"])
-        found = client.post("/v1/routes/explain", {"path": "/#a", "host": "Any.example:80"}).json()
+        found = client.post("/v1/routes/explain", {"path": "/", "host": "Any.example:80"}).json()
         assert (found["route"], found["status"], found["code"]) == ("orders", None, None)
+        assert code(client.post("/v1/routes/explain", {"path": "/#a"})) == (400, "malformed_request")
 
     def test_a_key_is_no_way_into_a_route_for_tokens(self) -> None:
         client = api()

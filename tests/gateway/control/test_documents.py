@@ -138,6 +138,7 @@ def test_what_may_be_said_is_taken(kind: type[policies.Document], value: Any) ->
         (policies.Rewrite, {"pattern": "a"}, ""),
         (policies.Sticky, {"by": "cookie:"}, ""),
         (policies.Sticky, {"by": "session"}, ""),
+        (policies.Sticky, {"by": "header:X-Consumer-ID"}, ""),
         (policies.Tls, {"certificate": "no PEM"}, ""),
         (policies.Tls, {"certificate": "-----BEGIN PRIVATE KEY-----"}, ""),
         (policies.Mirror, {"service": "No"}, ""),

@@ -299,6 +299,33 @@ async def test_explain_asks_an_issuer_as_seldom_as_a_worker_does_and_no_other(
     await other.stop()
 
 
+async def test_an_issuer_that_does_not_answer_keeps_nobody_waiting_who_needs_another(
+    jwks: Jwks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwks.add("one", PRIVATE["ES256"])
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def never(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await over.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(never, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
+    records = (issuer(tenant="evil", jwks_url=address), issuer(jwks_url=jwks.url))
+    monkeypatch.setattr("gateway.control.tokens.section", lambda: IssuerSection(records))
+    patient, now = PatientTokens(), time.time()
+    good = token(kid="one", exp=now + 60)
+    waits = asyncio.create_task(asyncio.to_thread(patient.verify, "evil", (), good, now))
+    await asked.wait()
+    assert (await asyncio.to_thread(patient.verify, "default", (), good, now)).subject == "ann"
+    assert not waits.done()
+    over.set()
+    with pytest.raises(Problem):
+        await waits
+    silent.close()
+
+
 @pytest.mark.usefixtures("explaining")
 async def test_explain_knows_where_nobody_has_to_bring_a_key(
     world: World, settings: Any, monkeypatch: pytest.MonkeyPatch

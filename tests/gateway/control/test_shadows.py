@@ -18,7 +18,7 @@ HOSTS = ("", "a.example", "b.a.example", "*.a.example", "*.example")
 PATHS = (
     *(("prefix", path) for path in ("/", "/a", "/a/b", "/ab")),
     *(("exact", path) for path in ("/a", "/a/b", "/b")),
-    *(("regex", path) for path in ("/a.*", "/[ab]", "/a/b")),
+    *(("regex", path) for path in ("/a.*", "/[ab]", "/a/b", "/a/[bc].*", "/a(/b)?", "/a/|/b")),
 )
 METHODS = ((), ("GET",), ("GET", "POST"), ("POST",))
 ASKED = [
@@ -69,6 +69,55 @@ def test_no_request_comes_to_a_route_of_which_that_is_said() -> None:
                 names = sentence.removeprefix("No request comes to ").partition(" any more")[0].split(", ")
                 assert not winners & set(names)
     assert said > 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covered"),
+    [
+        *(("/a/[0-9]+", True), ("/a/.*", True), ("/(a/b|a/c)", True), ("/a.*", False), ("/a/?", False)),
+        *(("/ab/.*", False), ("/a/b|/b", False), ("(?i)/a/b", False), (".*", False)),
+    ],
+)
+def test_a_prefix_before_an_expression_that_only_matches_below_it_is_told(pattern: str, covered: bool) -> None:
+    first = a_route("all", id=1, path="/a", priority=1)
+    route = a_route("some", id=2, path=pattern, path_type="regex")
+    table = RoutingTable(1, (first, route))
+    said = ["No request ever comes to some: all comes first and takes all that it could take."]
+    assert warnings(route, table) == (said if covered else [])
+    said = ["No request comes to some any more: all comes first and takes all of them."]
+    assert warnings(first, table) == (said if covered else [])
+
+
+@pytest.mark.parametrize(
+    ("methods", "names"),
+    [
+        ([("GET",), ("POST",)], "a, b"),
+        ([("GET", "PUT"), ("POST", "PUT")], "a, b"),
+        ([("GET",), ("PUT",), ("POST", "PUT")], "a, c"),
+        ([("GET",), ("PUT",), ("POST",)], "a, c"),
+        ([("GET",), ("PUT",)], ""),
+        ([("GET",)], ""),
+    ],
+)
+def test_routes_that_take_all_methods_of_another_together_are_told(methods: list[tuple[str, ...]], names: str) -> None:
+    named = enumerate(zip("abcd", methods, strict=False))
+    first = [a_route(name, id=id, path="/", methods=some) for id, (name, some) in named]
+    late = a_route("late", id=8, path="/", methods=("GET", "POST"), created=1.0)
+    rest = a_route("rest", id=9, path="/", priority=-1)
+    table = RoutingTable(1, (*first, late, rest))
+    said = [f"No request ever comes to late: {names} come first and take all that it could take."] if names else []
+    assert warnings(late, table) == said
+    assert warnings(rest, table) == []
+
+
+def test_one_route_that_takes_all_is_named_alone() -> None:
+    some = [a_route(name, id=id, path="/", methods=(name,)) for id, name in enumerate(("GET", "POST"))]
+    both, late = (
+        a_route(name, id=id, path="/", methods=("GET", "POST"), created=float(id))
+        for id, name in ((3, "both"), (8, "late"))
+    )
+    (sentence,) = warnings(late, RoutingTable(1, (*some, both, late)))
+    assert sentence == "No request ever comes to late: both comes first and takes all that it could take."
 
 
 def test_ten_thousand_routes_are_judged_quickly_enough_to_save_one() -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from gateway.proxy import upstream
+from gateway.proxy.addresses import network_of
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.heads import Peers
 from gateway.proxy.request import Fields, Link
@@ -106,6 +107,32 @@ async def test_a_client_has_one_bucket_whatever_port_its_proxy_saw(world: World,
     ]
     assert statuses == [200, 429, 429, 200]
     assert service.calls[0].one("x-forwarded-for") == "192.0.2.1:4711, 127.0.0.1"
+
+
+async def test_a_client_has_one_bucket_whichever_address_of_its_ipv6_network_it_comes_from(
+    world: World, service: Service
+) -> None:
+    once = RateLimit("default", "once", rate=0.001, burst=1, by="address")
+    world.publish(a_route(rate_limits=("once",)), rate_limits=(once,))
+    gateway = await world.gateway(trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    await gateway.knows("orders", 1)
+    said = ("2001:db8::1", "[2001:db8::ffff:1]:443", "2001:db8:0:1::1", "::ffff:192.0.2.1", "::ffff:192.0.2.2")
+    statuses = [(await gateway.get(headers={"X-Forwarded-For": each})).status_code for each in said]
+    assert statuses == [200, 429, 200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8:0:1:ffff::1", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("unknown:1", "unknown:1"),
+    ],
+)
+def test_an_ipv6_address_is_of_a_network_of_64_bits(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 async def test_the_key_is_hidden_from_the_service_and_who_asks_is_told(

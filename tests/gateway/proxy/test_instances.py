@@ -12,7 +12,7 @@ from anumate.lib.clock import ManualClock
 from gateway.proxy.balancer import Balancer, Group, wanted_by
 from gateway.proxy.endpoints import Endpoint
 from gateway.proxy.outlier import Outliers
-from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Sticky
+from gateway.proxy.policies import Address, Hedge, Outlier, Pair, Retry, Sticky
 from gateway.proxy.rendezvous import digest, favourite
 from gateway.proxy.table import Target, Upstream
 from gateway.proxy.upstream import Pool
@@ -20,7 +20,7 @@ from registry.live.catalog import Catalog
 from registry.live.instances import Document, Fact, Instance, Key
 from registry.live.instances import Endpoint as Place
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import Call, Running, Service, World, a_route
+from tests.gateway.proxy.conftest import Call, Handler, Running, Service, World, a_route
 
 SERVICE = ("default", "orders")
 
@@ -266,6 +266,71 @@ async def test_a_second_try_stays_with_the_target_that_was_chosen(world: World, 
         service.handler = silent_until_all_were_asked
     assert (await gateway.get(headers={"X-Canary": "yes"})).status_code == 200
     assert ([len(service.calls) for service in new], len(old.calls)) == ([1, 1], 0)
+
+
+async def failing_hedge(world: World, last: int, **fields: Any) -> tuple[Running, list[str]]:
+    """Of three instances the two that are asked beside each other hang up, that with index `last` later. The names of
+    those that were asked come in turn.
+    """
+    asked: list[str] = []
+    services = {id: await world.service("orders", id) for id in "abc"}
+    at_random = Upstream("default", "orders", load_balancing="random")
+    world.publish(a_route(hedge=Hedge(after=0.02, most=1), **fields), upstreams=(at_random,))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 3)
+
+    def in_flight() -> int:
+        return sum(endpoint.in_flight for endpoint in gateway.app.balancer.endpoints())
+
+    def hanging_up(id: str) -> Handler:
+        async def hang_up(call: Call) -> None:
+            mine = len(asked)
+            asked.append(id)
+            if mine >= 2:  # a kept connection that is cut off would have its request sent again
+                await call.answer(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                return
+            await eventually(lambda: len(asked) == 2, what="two to be asked")
+            if mine == last:
+                await eventually(lambda: in_flight() == 1, what="the other to have failed")
+            call.writer.transport.abort()
+
+        return hang_up
+
+    for id, service in services.items():
+        service.handler = hanging_up(id)
+    return gateway, asked
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_the_try_that_failed_last_is_the_one_that_is_named(world: World, last: int) -> None:
+    gateway, asked = await failing_hedge(world, last, retries=0)
+    answer = await gateway.get()
+    assert answer.status_code == 502
+    assert answer.json()["detail"].startswith(f"Instance orders/{asked[last]}: ")
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_after_hedged_tries_that_failed_another_instance_is_tried(world: World, last: int) -> None:
+    gateway, asked = await failing_hedge(world, last, retries=1)
+    for _ in range(4):
+        asked.clear()
+        assert (await gateway.get()).status_code == 204
+        assert sorted(asked) == ["a", "b", "c"]
+
+
+async def test_where_every_instance_is_asked_beside_the_client_gets_whatever_comes_first(world: World) -> None:
+    gateway, first, second, go = await hedged(world, retries=2, retry=Retry(on=("status",)))
+
+    async def refuse_if_second(call: Call) -> None:
+        if len(first.calls) + len(second.calls) == 1:
+            await go.wait()
+        await call.answer(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy")
+
+    first.handler = second.handler = refuse_if_second
+    answer = await gateway.get()
+    go.set()
+    assert (answer.status_code, answer.text) == (503, "busy")
+    assert len(first.calls) == len(second.calls) == 1
 
 
 async def hedged_at_a_gate(world: World, concurrent: int) -> tuple[Running, list[Service], asyncio.Event]:

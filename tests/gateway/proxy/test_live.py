@@ -14,7 +14,7 @@ import pytest
 from anumate_integration_service.breaker import BreakerPolicy
 from gateway.proxy import heap
 from gateway.proxy.live import Compiled
-from gateway.proxy.policies import Pair, Redirect, Rewrite, Tls
+from gateway.proxy.policies import HeaderEdits, Pair, Redirect, Rewrite, Tls
 from gateway.proxy.router import Rule
 from gateway.proxy.subscriber import Subscriber
 from gateway.proxy.table import RateLimit, Route, RoutingTable, Target, Upstream, encode
@@ -109,6 +109,38 @@ async def test_a_route_that_cannot_be_bound_answers_for_itself_alone_and_is_show
     await gateway.serves(world._revision)
     assert (await gateway.get("/bad")).status_code == 200
     assert not gateway.app.live.skipped
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"response_headers": HeaderEdits(set=(Pair("content-length", "1"),))},
+        {"response_headers": HeaderEdits(add=(Pair("x-a", "b\r\ny: z"),))},
+        {"request_headers": HeaderEdits(set=(Pair("a b", "c"),))},
+        {"request_headers": HeaderEdits(remove=("Transfer-Encoding",))},
+        {"redirect": Redirect(302, host="€\r\n")},
+        {"rewrite": Rewrite(host="a\r\nb")},
+    ],
+)
+async def test_a_route_that_would_break_a_head_answers_for_itself_alone(world: World, parts: dict[str, Any]) -> None:
+    await world.service()
+    world.publish(a_route("bad", auth_required=False, **parts), a_route(id=2, auth_required=False))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    answers = [await gateway.get("/bad"), await gateway.get("/orders")]
+    assert [answer.status_code for answer in answers] == [500, 200]
+    assert answers[0].json()["code"] == "route_unusable"
+
+
+async def test_an_upstream_whose_breaker_takes_more_memory_than_there_is_spoils_no_other(world: World) -> None:
+    await world.service()
+    policy = BreakerPolicy(window="count", window_calls=10**14)
+    world.publish(a_route(auth_required=False), upstreams=(Upstream("default", "large", breaker=policy),))
+    gateway = await world.gateway()
+    await gateway.knows("orders", 1)
+    assert (await gateway.get("/orders")).status_code == 200
+    (shown,) = gateway.app.guard.report(0.0).skipped
+    assert shown.name == "large"
 
 
 async def test_whatever_compiling_raises_the_old_table_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
-import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.proxy import patterns
 from gateway.proxy.paths import BadPattern, compile_pattern
-from gateway.proxy.patterns import Patterns, beginning
+from gateway.proxy.patterns import MOST_INSTRUCTIONS, MOST_WORK, Patterns, TooMuchWork, beginning
 
 LITERALS = st.sampled_from(["/", "a", "b", "/a", "/b/", "ab", r"\.", "%41", "é", "-", r"\Qa|b\E", r"\x61"])
 CLASSES = st.sampled_from(
@@ -54,8 +55,10 @@ def test_they_match_what_each_matches_by_itself(texts: list[str], paths: list[st
     each = compiled(texts)
     together = Patterns(each)
     for path in paths:
-        alone = [number for number, pattern in enumerate(each) if pattern.fullmatch(path)]
-        assert sorted(together.matching(path)) == alone
+        alone = [
+            number for number, pattern in enumerate(each) if number not in together.left_out and pattern.fullmatch(path)
+        ]
+        assert sorted(together.matching(path)[0]) == alone
         assert all(path.startswith(beginning(each[number])) for number in alone)
 
 
@@ -80,31 +83,98 @@ def test_it_knows_what_all_matches_begin_with(text: str, begins: str) -> None:
 @pytest.mark.parametrize("memory", [0, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 20])
 def test_without_memory_for_an_automaton_each_is_tried_by_itself(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "_MOST_MEMORY", memory)
-    together = Patterns([compile_pattern(f"/[a-z]+{number}") for number in range(500)])
-    assert together.matching("/shop42") == [42]
-    assert together.matching("/shop") == []
+    together = Patterns([compile_pattern(f"/[a-z]+{number}") for number in range(80)])
+    assert together.matching("/shop42")[0] == [42]
+    assert together.matching("/shop")[0] == []
 
 
-def test_a_path_made_to_keep_an_automaton_busy_is_tried_by_each_expression_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    together = Patterns([compile_pattern(f".*a{number}b.*") for number in range(200)])
-    path = "/" + "".join(f"a{number}b" for number in range(0, 200, 2))
-    assert sorted(together.matching(path[:450])) == [n for n in range(0, 200, 2) if f"a{n}b" in path[:450]]
-    assert together.matching(path * 5) == list(range(0, 200, 2))
-    monkeypatch.setattr(re2.Set, "Match", lambda *_: pytest.fail("an automaton is asked"))
-    assert together.matching(path * 5) == list(range(0, 200, 2))
+class Counted:
+    """An expression that writes down with how many bytes it is tried."""
+
+    def __init__(self, text: str, tried: list[int]) -> None:
+        self._pattern = compile_pattern(text)
+        self.pattern = self._pattern.pattern
+        self.programsize = self._pattern.programsize
+        self._tried = tried
+
+    def fullmatch(self, path: bytes) -> Any:
+        self._tried.append(self.programsize * len(path))
+        return self._pattern.fullmatch(path)
 
 
-def test_an_automaton_is_never_so_large_that_others_wait_long_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    each = [compile_pattern(f"/[a-z]+{number}") for number in range(50)]
-    monkeypatch.setattr(patterns, "_MOST_INSTRUCTIONS", sum(pattern.programsize for pattern in each) // 4)
-    sizes: list[int] = []
-    add, compile_ = re2.Set.Add, re2.Set.Compile
-    added: list[object] = []
-    monkeypatch.setattr(re2.Set, "Add", lambda *args: added.append(args) or add(*args))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(re2.Set, "Compile", lambda it: sizes.append(len(added)) or added.clear() or compile_(it))  # type: ignore[func-returns-value]
-    together = Patterns(each)
-    assert len(sizes) >= 4
-    assert max(sizes) <= 14
-    assert [together.matching(f"/a{number}") for number in range(50)] == [[number] for number in range(50)]
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Instructions times bytes of each expression that a path is tried against. No automaton tries several at once."""
+    monkeypatch.setattr(patterns, "_FEW", 1_000_000)
+    return []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("/t/.*/r{}/.*", "/t/.*a[ab/]{{20}}b{}", "/{}/.*", ".*{}"),
+        *("(?i)/t/{}.*", "/t(.*)/([ab]{{100}}){}", "/[^/]+/r{}"),
+    ],
+)
+@pytest.mark.parametrize("length", [20, 500, 501, 2000, 8192])
+def test_no_path_is_tried_with_more_work_than_others_can_wait_for(text: str, length: int, tried: list[int]) -> None:
+    together = Patterns([Counted(text.format(number), tried) for number in range(300)])
+    for path in ("/t/" + "ab/" * length, "/7/" + "a" * length, "/" * length):
+        tried.clear()
+        with suppress(TooMuchWork):
+            together.matching(path[:length])
+        assert sum(tried) <= MOST_WORK
+        assert sum(tried) <= MOST_INSTRUCTIONS * length
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_bound_is_that_of_all_beginnings_of_a_path_together(step: int, tried: list[int]) -> None:
+    """From the longest to the shortest, from the shortest to the longest, and mixed."""
+    texts = ["/" + "t" * (number * step) + ".*[ab]{9}c" for number in range(120 // step)] * 2
+    texts = [f"{text}{number}" for number, text in enumerate(texts)]
+    for order in (texts, texts[::-1], random.Random(5).sample(texts, len(texts))):
+        tried.clear()
+        together = Patterns([Counted(text, tried) for text in order])
+        together.matching("/" + "t" * 130)
+        work = sum(tried) // 131
+        assert MOST_INSTRUCTIONS - 100 < work <= MOST_INSTRUCTIONS
+        assert together.left_out
+
+
+def test_those_that_come_last_are_left_out_and_a_smaller_one_still_finds_room(tried: list[int]) -> None:
+    large = [Counted(f"/t.*[ab]{{400}}c{number}", tried) for number in range(4)]
+    small = Counted("/t.*x", tried)
+    together = Patterns([*large, small])
+    fits = MOST_INSTRUCTIONS // large[0].programsize
+    assert together.left_out == list(range(fits, 4))
+    assert together.matching("/tx")[0] == [4]
+
+
+def test_a_path_that_is_too_long_is_tried_with_nothing(tried: list[int]) -> None:
+    together = Patterns([Counted(f"/t.*a{number}", tried) for number in range(50)])
+    with pytest.raises(TooMuchWork):
+        together.matching("/t" + "a" * 8000)
+    assert not tried
+    assert together.matching("/u" + "a" * 8000) == ([], 0)
+
+
+def test_what_other_hosts_expressions_cost_counts(tried: list[int]) -> None:
+    one = Counted("/t.*a", tried)
+    path = "/t" + "a" * 1000
+    spent = MOST_WORK // len(path) - one.programsize
+    assert Patterns([one]).matching(path, spent) == ([0], spent + one.programsize)
+    with pytest.raises(TooMuchWork):
+        Patterns([one]).matching(path, spent + 1)
+
+
+def test_ten_thousand_expressions_that_begin_with_different_texts_all_have_room(tried: list[int]) -> None:
+    together = Patterns([Counted(f"/r{number}/.*[ab]{{9}}c", tried) for number in range(10_000)])
+    assert not together.left_out
+    assert together.matching("/r77/abababababac")[0] == [77]
+    assert len(tried) == 1
+
+
+def test_a_path_that_is_asked_about_again_is_not_tried_again(tried: list[int]) -> None:
+    together = Patterns([Counted("/t.*", tried), Counted("/u.*", tried)])
+    assert [together.matching(path)[0] for path in ("/t", "/t", "/u", "/t")] == [[0], [0], [1], [0]]
+    assert len(tried) == 3

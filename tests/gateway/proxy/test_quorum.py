@@ -401,6 +401,42 @@ async def test_who_has_nothing_to_try_with_lets_others_try(async_store: aioredis
     assert workers.states() == ["closed"] * 4
 
 
+def upload(workers: Workers, worker: int) -> Pass | None:
+    """A call whose client sends next to nothing."""
+    if permit := workers.begin(worker):
+        began = workers.clock()
+        permit.may_wait(lambda now: now - began)
+    return permit
+
+
+async def test_slow_uploads_on_one_worker_keep_no_other_from_trying(async_store: aioredis.Redis) -> None:
+    workers = Workers(async_store, 3)
+    workers.fail()
+    uploads = []
+    for _ in range(60):
+        await workers.second()
+        while permit := workers.states() != ["closed"] * 3 and upload(workers, 0):
+            uploads.append(permit)
+        for worker in (1, 2):
+            workers.call(worker, failed=False)
+    assert len(uploads) > 2
+    assert workers.states() == ["closed"] * 3
+
+
+async def test_a_further_try_of_an_upload_stays_the_same_trial(async_store: aioredis.Redis) -> None:
+    workers = Workers(async_store, 1)
+    workers.fail()
+    await workers.second(13)
+    permit = workers.begin(0)
+    assert permit is not None
+    assert workers.begin(0) is not None
+    permit.may_wait(lambda now: 0.6)
+    permit.may_wait(lambda now: 0.3)
+    assert workers.begin(0) is None
+    permit.may_wait(lambda now: 0.2)
+    assert workers.begin(0) is not None
+
+
 async def test_a_worker_that_nobody_waits_for_keeps_the_lease(async_store: aioredis.Redis) -> None:
     workers = Workers(async_store, 1)
     workers.fail()
@@ -539,6 +575,7 @@ async def test_workers_are_counted_by_the_servers_clock(async_store: aioredis.Re
     guards = [Guard(Env(), f"w{number}") for number in range(3)]
     for guard, wall in zip(guards, (10.0, 5e9, 1.7e9), strict=True):
         await guard.exchange(async_store, wall)
+    assert [guard.workers for guard in guards] == [0, 0, 0]  # who begins does not know who begins with it
     await guards[0].exchange(async_store, 10.0)
     assert guards[0].workers == 3
     seconds, _ = await async_store.time()  # type: ignore[misc]

@@ -10,6 +10,7 @@ from anumate.lib.problem import Problem
 from gateway.proxy.paths import read_path
 from gateway.proxy.policies import Redirect, Rewrite
 from gateway.proxy.rewriting import Rewriting, check_groups
+from gateway.proxy.table import RateLimit
 from tests.gateway.proxy.conftest import Running, Service, World, a_route
 
 
@@ -141,3 +142,14 @@ async def test_a_redirect_is_the_gateways_own_answer_and_needs_no_key_and_no_ser
     gateway = await world.gateway()
     answer = await gateway.get(target, headers={"Host": "shop.example:8080", "X-API-Key": ""})
     assert (answer.status_code, answer.headers["location"], answer.content) == (redirect.status, address, b"")
+
+
+async def test_a_redirect_counts_at_its_routes_limits(world: World) -> None:
+    limits = (RateLimit("default", "one", 0.01, 1, "route"),)
+    world.publish(
+        a_route("old", targets=(), redirect=Redirect(302, path="/new"), rate_limits=("one",)), rate_limits=limits
+    )
+    gateway = await world.gateway()
+    answers = [await gateway.get("/old") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [302, 429]
+    assert answers[0].headers["ratelimit-policy"] == '"one";q=1;w=100'

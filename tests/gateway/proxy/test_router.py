@@ -122,7 +122,7 @@ def test_another_tenants_routes_are_not_there() -> None:
 def test_a_bad_route_is_skipped_and_named(path: str) -> None:
     table = router(route("bad", path, path_type="regex"), route("good"))
     assert taken_by(table, "/x") == "good"
-    assert table.skipped[0][0] == "bad"
+    assert table.skipped[0].name == "bad"
 
 
 def test_a_pattern_made_to_backtrack_costs_no_more_than_its_paths_length() -> None:
@@ -133,7 +133,7 @@ def test_a_pattern_made_to_backtrack_costs_no_more_than_its_paths_length() -> No
 @pytest.mark.parametrize("path", ["/(a)\\1", "/(?=a)", "/(", "/a{5000}"])
 def test_a_pattern_without_a_linear_match_is_no_pattern(path: str) -> None:
     table = router(route("bad", path, path_type="regex"))
-    assert [name for name, _ in table.skipped] == ["bad"]
+    assert [each.name for each in table.skipped] == ["bad"]
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     ("fields", "asked"),
     [
         ({"path": lambda n: f"/r{n}/[0-9]+", "path_type": regex}, {"path": "/r7/1"}),
-        ({"path": lambda n: f"/[^/]+/r{n}/.*", "path_type": regex}, {"path": "/a/r7/1"}),
-        ({"path": lambda n: f".*x{n}", "path_type": regex}, {"path": "/a/x7"}),
+        ({"path": lambda n: f"/s{n // 60}/[^/]+/r{n % 60}/.*", "path_type": regex}, {"path": "/s0/a/r7/1"}),
+        ({"path": lambda n: f"/s{n // 60}/.*x{n % 60}", "path_type": regex}, {"path": "/s0/a/x7"}),
         ({"headers": lambda n: (Pair("X-Shop", str(n)),)}, {"headers": [(b"x-shop", b"7")]}),
         ({"headers": lambda n: (Pair(f"X-{n}", "1"),)}, {"headers": [(b"x-7", b"1")]}),
         (
@@ -427,6 +427,39 @@ def test_of_thousands_of_routes_only_few_are_tried(
         "r7",
     )
     assert len(tried) <= 4
+
+
+def large(name: str, begins: str = "/t", **more: Any) -> Route:
+    """A third of what one host has room for, and a bit."""
+    return route(name, f"{begins}.*(?:x{{700}})?{name}", path_type="regex", **more)
+
+
+def test_the_last_of_the_routes_for_whose_expressions_a_host_has_no_room_are_left_out_and_named() -> None:
+    last = large("new", hosts=("shop.example", "A.example"), created=1.0)
+    others = [large(name, hosts=("a.example",)) for name in ("one", "two")]
+    table = router(last, *others, large("elsewhere", "/u", hosts=("a.example",)), route("rest"))
+    (skipped,) = table.skipped
+    assert (skipped.tenant, skipped.name) == ("default", "new")
+    assert "left out: There is no room for its regular expression: those on a.example that" in skipped.sentence
+    assert taken_by(table, "/t/new", host="a.example") == "rest"
+    assert taken_by(table, "/t/two", host="a.example") == "two"
+    assert taken_by(table, "/t/new", host="shop.example") == "new"
+    told = {each.route: each.sentence for each in table.explain("default", "a.example", "GET", "/t/new")}
+    assert told["new"] == "Its host is shop.example, not a.example."
+
+
+def test_a_path_too_long_for_the_expressions_of_its_hosts_together_is_refused() -> None:
+    """Not taken for one that they do not fit: another route may ask for less than theirs."""
+    everywhere, here = large("all"), large("here", hosts=("*.example",))
+    table = router(everywhere, here, route("rest"))
+    path = "/t" + "a" * 1000
+    assert taken_by(table, path, host="elsewhere") == "rest"
+    for host in ("a.example", "b.example"):
+        with pytest.raises(Problem) as refusal:
+            table.match("default", host, "GET", path)
+        assert (refusal.value.code, refusal.value.status) == ("uri_too_long", 414)
+        assert table.explain("default", host, "GET", path) == []
+    assert taken_by(table, "/u" + "a" * 7000, host="a.example") == "rest"
 
 
 def test_of_thousands_of_routes_that_say_the_same_only_the_first_is_tried(tried: list[object]) -> None:

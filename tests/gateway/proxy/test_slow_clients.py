@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from anumate_integration_service.breaker import BreakerPolicy
+from gateway.proxy.table import Upstream
 from tests.conftest import eventually
-from tests.gateway.proxy.conftest import Call, Running, Service, World, a_route
+from tests.gateway.proxy.conftest import OK, Call, Running, Service, World, a_route
 
 EACH = 50
 FILES = 4096
@@ -176,3 +178,42 @@ async def test_an_answer_that_nobody_reads_is_held_back_within_bounds(
     assert (await gateway.get()).text == "ok"
     crowd.leave()
     await eventually(lambda: gateway.app.admission.whole.inside == 0, what="all requests to be over")
+
+
+@pytest.mark.parametrize("half_open_seconds", [None, 0.5])
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nf0000\r\n"])
+async def test_a_slow_upload_keeps_no_service_from_recovering(
+    world: World, crowd: Crowd, framing: str, half_open_seconds: float | None
+) -> None:
+    policy = BreakerPolicy(
+        consecutive_failures=2, open_seconds=1.0, half_open_calls=1, half_open_seconds=half_open_seconds
+    )
+    world.publish(a_route(retries=0), upstreams=(Upstream("default", "orders", breaker=policy),))
+    service = await world.service()
+    service.answers(b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n")
+    gateways = [await world.gateway() for _ in range(2)]
+    for each in gateways:
+        await each.knows("orders", 1)
+        assert [(await each.get()).status_code for _ in range(3)] == [500, 500, 503]
+    service.answers(OK)
+
+    def breakers() -> list[tuple[str, int]]:
+        return [(found.state, found.trials_out) for each in gateways for found in each.app.guard.report(0.0).breakers]
+
+    await eventually(lambda: ("half_open", 0) in breakers(), what="a worker's turn to try")
+    trying = gateways[breakers().index(("half_open", 0))]
+    head = f"POST /orders HTTP/1.1\r\nHost: h\r\nX-API-Key: {world.key}\r\n{framing}x"
+    await crowd.come(trying.port, head.encode(), 1)
+    await eventually(lambda: ("half_open", 1) in breakers(), what="the upload to be the trial")
+    assert len(trying.app.direct.relays) == framing.startswith("Content-Length")
+    generation = trying.app.guard.report(0.0).breakers[0].generation
+    done = asyncio.Event()
+    dribbling = asyncio.create_task(crowd.trickle(done))
+    async with asyncio.timeout(10):
+        while (await trying.get()).status_code == 503:
+            assert trying.app.guard.report(0.0).breakers[0].generation == generation  # it was not opened by the upload
+    await eventually(lambda: breakers() == [("closed", 0)] * 2, what="both to close")
+    assert [(await each.get()).status_code for each in gateways] == [200, 200]
+    assert not any(reader.at_eof() for reader in crowd.readers)
+    done.set()
+    await dribbling

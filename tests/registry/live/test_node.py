@@ -123,6 +123,25 @@ async def test_it_goes_on_with_what_it_knows_while_the_store_is_away(own_valkey:
         await restarted.stop()
 
 
+async def test_a_catalogue_that_cannot_be_used_spoils_no_section(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    url, cache = f"redis://127.0.0.1:{own_valkey.port}", tmp_path / "cache"
+    with connect(url) as client:
+        for name, section in (("keys", KeySection()), ("tenants", TenantSection())):
+            publish(client, name, origin="o", revision=1, body=msgspec.json.encode(section))
+    node = make_node(url, cache_dir=cache)
+    await node.start()
+    await eventually(lambda: (cache / "keys.section").exists() and (cache / "tenants.section").exists())
+    own_valkey.stop()
+    await node.stop()
+    (cache / "catalogue.json").write_bytes(b"{torn")
+    restarted = make_node(url, cache_dir=cache)
+    await restarted.start()
+    try:
+        assert restarted.keys.ready
+    finally:
+        await restarted.stop()
+
+
 async def test_sections_reach_keys_states_and_whoever_asked(node: Node, store: redis.Redis) -> None:
     seen: list[bytes] = []
     node.on_section("routes", seen.append)
