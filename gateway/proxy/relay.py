@@ -18,6 +18,7 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.forwarder import STALL_SECONDS, chunk, require_pace, stalled
 from gateway.proxy.guard import Pass
 from gateway.proxy.live import Binding
+from gateway.proxy.pipelining import Flow
 from gateway.proxy.recorder import CLIENT_GONE
 from gateway.proxy.request import Header, Link
 from gateway.proxy.upstream import ClosedEarly, Connection, TimedOut, UpstreamError
@@ -34,6 +35,7 @@ class Client(Protocol):
 
     link: Link
     transport: asyncio.Transport
+    flow: Flow
 
     def begin(self, relay: Relay, left: int) -> None:
         """What still comes of the request's body, `left` bytes, is the relay's."""
@@ -137,7 +139,7 @@ class Relay:
     def slow(self) -> None:
         self._instance_slow = True
         if not self.client.transport.is_closing():
-            self.client.transport.pause_reading()
+            self.client.flow.pause_reading()
 
     def ready(self) -> None:
         if self._instance_slow:
@@ -145,7 +147,7 @@ class Relay:
             self._asked = self._direct.now()
             self._deadline = self._asked + self.x.timeout
             if not self.client.transport.is_closing():
-                self.client.transport.resume_reading()
+                self.client.flow.resume_reading()
 
     def came(self) -> None:
         connection = self.connection
@@ -220,7 +222,7 @@ class Relay:
     def _let_read(self) -> None:
         """Go on with the client where the instance was too slow to."""
         if self._instance_slow and not self.client.transport.is_closing():
-            self.client.transport.resume_reading()
+            self.client.flow.resume_reading()
 
     def held_up(self, now: float) -> float:
         """Seconds that the client, not the instance, took."""

@@ -22,6 +22,7 @@ from gateway.proxy.errors import answer_of
 from gateway.proxy.fields import VIA
 from gateway.proxy.forwarder import Message, Receive, Send
 from gateway.proxy.options import AS_A_WHOLE
+from gateway.proxy.pipelining import BEFORE_END, END, Chunks, Flow, seeming_end
 from gateway.proxy.request import USUAL, Header, HeadLimits, encoded, host_name
 
 VERSIONS: Final = ("1.1", "1.0")
@@ -49,8 +50,9 @@ logger.addFilter(_is_news)
 
 
 class Server(HttpToolsProtocol):
-    """One connection of a client."""
+    """One connection of a client. Its requests are read and answered one after another, as they came."""
 
+    flow: Flow
     write_seconds = 60.0
     """A client that is slow to read takes at least a byte of its answer within so long."""
     log = logger
@@ -64,12 +66,15 @@ class Server(HttpToolsProtocol):
         self._unread = 0  # bytes since the parser last gave something out; above 0 from a head's first byte to its last
         self._field_bytes = 0
         self._in_body = False
+        self._body_left = 0  # bytes of a body whose length is known, for the parser
+        self._chunks: Chunks | None = None
+        self._last_bytes = b""  # that the parser got, where a line end may be cut in two
         self._head_timer: asyncio.TimerHandle | None = None
         self._defect: Problem | None = None
-        self._farewell: Problem | None = None
         self._closing = False
         self._leaving = False
-        self._running: RequestResponseCycle | None = None  # of several that came together, `cycle` is the last
+        self._next = bytearray()  # what came too early: the flow's
+        self._going_on = False
         self._unsent = 0  # bytes of answers that waited for the client when that was last looked at
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -77,6 +82,8 @@ class Server(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
+        self._next = self.flow.waiting
         # Who connects and says nothing is as idle as who has been served.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         if getattr(self.server_state, "draining", False):
@@ -86,9 +93,6 @@ class Server(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._stop_head_timer()
         self._stop_write_timer()
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -98,11 +102,21 @@ class Server(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_write_timer()
+        self._go_on_soon()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing or self._farewell is not None:
+        if not self._next:
+            self._take(data)
+        elif not self._closing:
+            self.flow.set_aside(data)
+
+    def _take(self, data: bytes) -> None:
+        """What comes next: of the request at hand, or a next one if it is its time."""
+        if self._closing:
             return
-        self._unread += len(data)
+        if not self._is_amid_request() and (self._is_serving() or self.flow.write_paused):
+            self.flow.set_aside(data)
+            return
         self._feed(data)
         if self._unread and not self._in_body:
             if self._unread > self._limits.unread:
@@ -114,14 +128,64 @@ class Server(HttpToolsProtocol):
         elif self._unread > self._limits.unread:
             self._refuse(Problem("malformed_request", "What frames the body is larger than a body's frame can be."))
 
+    def _is_amid_request(self) -> bool:
+        return bool(self._unread or self._in_body)
+
     def _feed(self, data: bytes) -> None:
+        """Have the parser read, up to the end of a request at most: it does not tell where that is, and stops at none.
+        So it gets pieces, cut wherever one can be.
+        """
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.on_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        at = 0
+        while at < len(data) and not self._closing:
+            end = self._cut(data, at)
+            piece = data[at:end]
+            self._last_bytes = (self._last_bytes + piece[-BEFORE_END:])[-BEFORE_END:]
+            self._unread += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                self.on_upgrade(data[at + upgrade.args[0] :])
+                return
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            at = end
+            if not self._is_amid_request():
+                break
+        if at < len(data) and not self._closing:
+            self.flow.put_back(data[at:])
+            if not self._is_serving():  # answered before it was whole
+                self._go_on_soon()
+
+    def _cut(self, data: bytes, at: int) -> int:
+        """Where, after `at`, the request can be at its end."""
+        if self._body_left:
+            return min(at + self._body_left, len(data))
+        if self._in_body and self._chunks is not None:
+            return self._chunks.end(data, at)
+        before = self._last_bytes
+        if (found := (before + data[at : at + BEFORE_END]).find(END)) >= 0:
+            return at + found + len(END) - len(before)
+        found = data.find(END, at)
+        return found + len(END) if found >= 0 else len(data)
+
+    def _go_on_soon(self) -> None:
+        """Other connections have their turn first."""
+        if self._next and not self._going_on:
+            self._going_on = True
+            self.loop.call_soon(self._take_next)
+
+    def _take_next(self) -> None:
+        """Go on with the first request that was set aside, if its time has come."""
+        self._going_on = False
+        if not self._next or self.flow.write_paused or self._closing or self._is_serving():
+            return
+        if self.transport.is_closing():
+            return
+        self._take(self.flow.take(seeming_end(self._next)))
+        if self._next and self._is_amid_request():  # it was longer than it seemed
+            self.data_received(self.flow.take(len(self._next)))
 
     def on_upgrade(self, rest: bytes) -> None:
         """A request that asks for another protocol has ended; `rest` came after it."""
@@ -150,6 +214,7 @@ class Server(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_body = False
+        self._body_left = 0
         self._field_bytes = 0
         self._unread = self._unread or 1
 
@@ -181,6 +246,9 @@ class Server(HttpToolsProtocol):
             self._take_target(version)
         if version == "1.0":
             self.expect_100_continue = False  # its client does not know that answer (RFC 9110 §10.1.1)
+        # The parser has seen that it is a number of 64 bits, whatever zeros are before it.
+        self._body_left = next((int(value[-20:]) for name, value in self.headers if name == b"content-length"), 0)
+        self._chunks = Chunks() if any(name == b"transfer-encoding" for name, _ in self.headers) else None
         super().on_headers_complete()
         if self._leaving and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -213,11 +281,14 @@ class Server(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
+        if self._body_left:
+            self._body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unread = 0
         self._in_body = False
+        self._last_bytes = b""
         super().on_message_complete()
 
     # What cannot be read
@@ -232,9 +303,6 @@ class Server(HttpToolsProtocol):
 
     def _head_took_too_long(self) -> None:
         self._head_timer = None
-        if self._is_serving():  # its next request was not even looked for meanwhile
-            self._head_timer = self.loop.call_later(self._limits.seconds, self._head_took_too_long)
-            return
         detail = f"The head of the request took over {self._limits.seconds:g} s to come."
         self._refuse(Problem("request_timeout", detail))
 
@@ -270,7 +338,6 @@ class Server(HttpToolsProtocol):
             self._head_timer = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
         if cycle.more_body and any(name in FRAMING for name, _ in cycle.scope["headers"]):
             app = _without_haste(app, cycle, self._close_gently)
         if cycle.scope.get("http_version") == "1.0":
@@ -281,18 +348,13 @@ class Server(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, problem: Problem) -> None:
-        """Say why and close; what came before on this connection is answered first."""
-        if self._closing or self._farewell is not None or self.transport.is_closing():
+        """Say why and close; what came before on this connection has been answered."""
+        if self._closing or self.transport.is_closing():
             return
-        if not self._is_serving():
-            self._say_goodbye(problem)
-        elif not self._in_body:
-            self._farewell = problem
-        elif self.pipeline:
-            self.pipeline.popleft()  # has not begun
-            self._farewell = problem
-        else:
+        if self._is_serving():
             self._break_off(problem)
+        else:
+            self._say_goodbye(problem)
 
     def _break_off(self, problem: Problem) -> None:
         """End the request whose body is at fault: with the problem, if its answer has not begun."""
@@ -307,8 +369,7 @@ class Server(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._farewell is not None and not self._is_serving() and not self.transport.is_closing():
-            self._say_goodbye(self._farewell)
+        self._go_on_soon()
 
     def _say_goodbye(self, problem: Problem) -> None:
         request_id = self._say_last(problem)
@@ -327,6 +388,8 @@ class Server(HttpToolsProtocol):
     def _close_gently(self) -> None:
         """Close once the client has had time to read: what it still sends would cost it the answer (RFC 9112 §9.6)."""
         self._closing = True
+        self._next.clear()
+        self.flow.resume_reading()
         self._unset_keepalive_if_required()
         self._stop_head_timer()
         if self.transport.can_write_eof():

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.proxy.connections import Connections
 from gateway.proxy.direct import Direct, Steps
 from gateway.proxy.forwarder import Receive, Send
+from gateway.proxy.pipelining import seeming_end
 from gateway.proxy.relay import Relay
 from gateway.proxy.request import Header, Link, encoded
 from gateway.proxy.server import LAST_SECONDS
@@ -17,12 +18,10 @@ from gateway.proxy.upgrading import UpgradingServer
 
 WRITE_LIMIT: Final = 256 * 1024
 """Bytes that wait for a slow client before the instance is told to wait."""
-ASIDE_LIMIT: Final = 64 * 1024
-"""Bytes of next requests that a client may send before the answer to this one is whole."""
 
 
 class GatewayServer(UpgradingServer):
-    """One connection of a client. Its requests are answered one after another, as they came."""
+    """One connection of a client."""
 
     link: Link
 
@@ -32,7 +31,6 @@ class GatewayServer(UpgradingServer):
         self._others: Connections | None = getattr(self.app, "connections", None)
         self._relay: Relay | None = None
         self._left = 0  # bytes of a body that are still to come, past the parser
-        self._next = bytearray()  # what came after that
         self._steps: Steps | None = None
         self._used = 0.0
 
@@ -58,16 +56,25 @@ class GatewayServer(UpgradingServer):
     def data_received(self, data: bytes) -> None:
         if self._left or self._relay is not None or self._next:
             self._take_body(data)
-        elif self._direct is not None and self._is_between_requests():
-            if self.flow.write_paused:
-                self._set_aside(data)  # or who reads nothing would have us keep all that is answered
-                return
-            taken = self._direct.take(data, self)
-            if taken is not True:
-                self._steps = taken or None
-                super().data_received(data)
         else:
-            super().data_received(data)
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._direct is None or not self._is_between_requests():
+            super()._take(data)
+            return
+        if self.flow.write_paused:
+            self.flow.set_aside(data)  # or who reads nothing would have us keep all that is answered
+            return
+        taken = self._direct.take(data, self)
+        if taken is True:
+            return
+        if taken is False and seeming_end(data) < len(data):
+            self.flow.put_back(data)
+            self._take_next()
+        else:
+            self._steps = taken or None
+            super()._take(data)
 
     def _is_between_requests(self) -> bool:
         """Whether the next bytes begin a request, and none is before it."""
@@ -75,7 +82,6 @@ class GatewayServer(UpgradingServer):
         return not (
             (self._unread or self._in_body or self._closing or self._leaving or self._upgrading)
             or (cycle is not None and not cycle.response_complete)
-            or self._farewell is not None
         )
 
     def _take_body(self, data: bytes) -> None:
@@ -88,15 +94,12 @@ class GatewayServer(UpgradingServer):
         if not rest:
             return
         if self._next or self._is_serving():
-            self._set_aside(rest)
+            self.flow.set_aside(rest)
         else:
-            self.data_received(rest)
+            self._take(rest)
 
-    def _set_aside(self, data: bytes) -> None:
-        """The next request waits until this one is answered, and the client has read most of that."""
-        self._next += data
-        if len(self._next) > ASIDE_LIMIT:  # up to there, reading on tells when the client hangs up
-            self.transport.pause_reading()
+    def _is_amid_request(self) -> bool:
+        return self._left > 0 or super()._is_amid_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         relay, self._relay = self._relay, None
@@ -115,8 +118,6 @@ class GatewayServer(UpgradingServer):
         super().resume_writing()
         if self._relay is not None:
             self._relay.client_ready()
-        else:
-            self._take_next()
 
     def timeout_keep_alive_handler(self) -> None:
         # One timer for many requests, which looks again when its time has come: 1 us less for each.
@@ -176,9 +177,7 @@ class GatewayServer(UpgradingServer):
         self._used = now
         self.server_state.total_requests += 1
         if close and (self._left or self._next):
-            self._next.clear()
             self._close_gently()
-            self.transport.resume_reading()
         elif close:
             self._closing = True
             self.transport.close()
@@ -186,21 +185,11 @@ class GatewayServer(UpgradingServer):
             if self._leaving:
                 self._close_after(LAST_SECONDS)
             if self._next:
-                self._take_next()
+                self._go_on_soon()
 
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def _take_next(self) -> None:
-        """Go on with what was set aside, if its time has come."""
-        if not self._next or self.flow.write_paused or self._closing or self._is_serving():
-            return
-        if self.transport.is_closing():
-            return
-        rest, self._next = bytes(self._next), bytearray()
-        self.transport.resume_reading()
-        self.data_received(rest)
 
     # What the rest of the server calls
 
@@ -220,7 +209,3 @@ class GatewayServer(UpgradingServer):
                 await run(receive, send)
 
         super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._take_next()

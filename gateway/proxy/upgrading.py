@@ -37,13 +37,13 @@ class UpgradingServer(Server):
 
     def on_upgrade(self, rest: bytes) -> None:
         self._upgrading = True
-        self._hold(rest)
+        self._hold(rest + self.flow.take(len(self._next)))
 
-    def data_received(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         if self._upgrading:
             self._hold(data)
         else:
-            super().data_received(data)
+            super()._take(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._upgrading:
