@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from gateway.control import rules
 from gateway.control.rules import TOKEN, check_authority, check_header, check_method, check_path
 from gateway.proxy import policies
-from gateway.proxy.fields import HANDLED
+from gateway.proxy.fields import HANDLED, OURS
 from gateway.proxy.rewriting import check_groups, constant
 from registry.live.addresses import refusal
 from registry.services.catalogue import check_service_name
@@ -85,8 +85,8 @@ def _header_edits(edits: policies.HeaderEdits) -> None:
 def _editable(name: str) -> None:
     if not TOKEN.fullmatch(name):
         raise ValidationError(f"{name!r} is no header name.")
-    lower = name.lower().replace("_", "-")  # as CGI and WSGI services read it
-    if lower.encode() in _NOT_EDITABLE or lower.startswith((rules.CONSUMER, "x-forwarded-", "ratelimit")):
+    read = rules.as_services_read(name)
+    if read in _NOT_EDITABLE or read.startswith((*OURS, b"ratelimit")):
         raise ValidationError(f"{name} is the gateway's own to write.")
 
 

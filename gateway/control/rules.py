@@ -13,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from anumate.lib.problem import Problem
 from gateway.proxy.exchange import REFUSED_METHODS
+from gateway.proxy.fields import CONSUMER
 from gateway.proxy.paths import BadPattern, compile_pattern, has_dot_segments, read_path
 from gateway.proxy.patterns import MOST_INSTRUCTIONS, has_room
 from gateway.proxy.router import no_room
@@ -31,8 +32,6 @@ MOST_OF_A_FIELD: Final = 8200
 _FIELD_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?|")
 _COOKIE_VALUE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
-CONSUMER: Final = "x-consumer-"
-"""How the names of headers begin that tell services who asks."""
 _BY: Final = frozenset({"key", "address", "tenant", "route"})
 RESERVED_ROUTES: Final = frozenset({"explain"})
 """What else is addressed below /v1/routes/."""
@@ -166,8 +165,13 @@ def check_condition(name: str, value: str) -> None:
 
 def check_told_by_clients(name: str) -> None:
     """Refuse a header of which only the gateway itself has to tell: what a client says there is dropped."""
-    if name.lower().replace("_", "-").startswith(CONSUMER):
+    if as_services_read(name).startswith(CONSUMER):
         raise ValidationError(f"{name} is the gateway's own to write: clients could say there what they like.")
+
+
+def as_services_read(name: str) -> bytes:
+    """A header's name in lower case, and as CGI and WSGI services read it."""
+    return name.lower().replace("_", "-").encode()
 
 
 def check_field(name: str, value: str) -> None:

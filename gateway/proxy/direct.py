@@ -46,7 +46,7 @@ class Direct:
         """Begin with the request in these bytes. True: it is taken care of. False: it is for the long way, from its
         beginning. Else it needs a task, to do what is answered.
         """
-        gateway, now = self._gateway, self.now()
+        gateway = self._gateway
         here = gateway.live.current  # a swap never lands in the middle of a request
         recalled = self._memory.recall(data, here)
         if recalled is not None:
@@ -54,7 +54,7 @@ class Direct:
         request = read_request(data, self._limits)
         if request is None:
             return False
-        x = Exchange.of_request(request, client.link, now)
+        x = Exchange.of_request(request, client.link, self.now())
         gateway.admission.whole.inside += 1
         try:
             x.path = read_path(request.path)

@@ -11,7 +11,7 @@ from gateway.proxy.policies import HeaderEdits
 
 Header = tuple[bytes, bytes]
 
-FRAMING: Final = HOP_BY_HOP | {b"content-length"}
+_FRAMING: Final = HOP_BY_HOP | {b"content-length"}
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _LINE_END: Final = re.compile(r"[\r\n\0]|[^\x00-\xff]").search
 
@@ -37,9 +37,9 @@ def check(edits: HeaderEdits) -> None:
     """Raises ValueError where a head with them could be read as another one; they should have been refused at save."""
     for pair in (*edits.set, *edits.add):
         name = pair.name.lower().encode()
-        if not _NAME(pair.name) or _LINE_END(pair.value) or name in FRAMING:
+        if not _NAME(pair.name) or _LINE_END(pair.value) or name in _FRAMING:
             raise ValueError(f"The header {pair.name!r} cannot be set to that value.")
-    if any(name.lower().encode() in FRAMING for name in edits.remove):
+    if any(name.lower().encode() in _FRAMING for name in edits.remove):
         raise ValueError("What says where a message ends cannot be removed.")
 
 

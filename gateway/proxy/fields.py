@@ -22,7 +22,8 @@ HANDLED: Final = frozenset(
     }
 )
 # Names by which the gateway speaks to services; nobody else may.
-OURS: Final = (b"x-consumer-", b"x-forwarded-")
+CONSUMER: Final = b"x-consumer-"
+OURS: Final = (CONSUMER, b"x-forwarded-")
 PSEUDONYM: Final = b"anumate"
 """Our name in Via."""
 

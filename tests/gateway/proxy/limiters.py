@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,6 +18,22 @@ from gateway.proxy.table import RateLimit
 
 def a_policy(rate: float = 10.0, burst: int = 20, by: str = "key") -> Policy:
     return Policy(RateLimit("default", "gold", rate, burst, by))
+
+
+async def granted(ask: Callable[[], Awaitable[None] | None]) -> bool:
+    """Whether what is asked for is given, at once or later."""
+    try:
+        if (token := ask()) is not None:
+            await token
+    except Problem as problem:
+        return problem.status != 429
+    return True
+
+
+async def settle(limiter: Limiter) -> None:
+    """Until it talks to Redis no more."""
+    while limiter._background:
+        await asyncio.gather(*limiter._background)
 
 
 class Worker:
@@ -43,16 +60,10 @@ class Worker:
 
     async def admits(self, subject: str = "k1") -> bool:
         bucket = self.limiter.bucket(self.policy, subject, self.clock())
-        try:
-            if (token := self.limiter.take(bucket, self.clock())) is not None:
-                await token
-        except Problem as problem:
-            return problem.status != 429
-        return True
+        return await granted(lambda: self.limiter.take(bucket, self.clock()))
 
     async def settle(self) -> None:
-        while self.limiter._background:
-            await asyncio.gather(*self.limiter._background)
+        await settle(self.limiter)
 
 
 def sizes_of_calls(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -92,16 +103,10 @@ class Several:
         self.buckets = [self.limiter.bucket(policy, "k1", clock()) for policy in policies]
 
     async def admits(self) -> bool:
-        try:
-            if (token := self.limiter.take_all(self.buckets, self.clock())) is not None:
-                await token
-        except Problem as problem:
-            return problem.status != 429
-        return True
+        return await granted(lambda: self.limiter.take_all(self.buckets, self.clock()))
 
     async def settle(self) -> None:
-        while self.limiter._background:
-            await asyncio.gather(*self.limiter._background)
+        await settle(self.limiter)
 
     async def second(self) -> None:
         """What is not used goes back meanwhile."""

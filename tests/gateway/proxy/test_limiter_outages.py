@@ -10,7 +10,7 @@ import redis.asyncio as aioredis
 
 from anumate.lib.clock import ManualClock
 from anumate.lib.redis import connect_async
-from gateway.proxy.buckets import LEASE_SECONDS
+from gateway.proxy.buckets import LEASE_SECONDS, Policy
 from gateway.proxy.limiter import AWAY_SECONDS, FORGET_SECONDS, Call, Limiter
 from tests.gateway.proxy.limiters import Worker, a_policy, ask, assert_bound
 
@@ -151,14 +151,22 @@ async def test_one_worker_keeps_to_the_bound_whatever_becomes_of_its_messages(
         assert_bound(admitted, rate, burst)
 
 
+async def three_that_know_it(
+    store: aioredis.Redis, clock: ManualClock, policy: Policy, admitted: list[float]
+) -> list[Worker]:
+    """Three workers that know of each other, each of which has asked for the bucket before."""
+    workers = [Worker(f"w{number}", store, clock, policy, workers=3) for number in range(3)]
+    for worker in workers:
+        await ask(worker, "k1", 1, admitted)
+    return workers
+
+
 async def test_workers_that_knew_of_too_much_pay_it_back(async_store: aioredis.Redis) -> None:
     rate, burst = 2.0, 90
     clock = ManualClock()
     nowhere = connect_async("redis://127.0.0.1:1")
-    workers = [Worker(f"w{number}", async_store, clock, a_policy(rate, burst), workers=3) for number in range(3)]
     admitted: list[float] = []
-    for worker in workers:
-        await ask(worker, "k1", 1, admitted)
+    workers = await three_that_know_it(async_store, clock, a_policy(rate, burst), admitted)
     for _ in range(20):
         _connect(workers, async_store)
         await ask(workers[0], "k1", 100, admitted)  # the others do not know of it
@@ -179,10 +187,8 @@ async def test_after_a_long_outage_nobody_is_locked_out(async_store: aioredis.Re
     rate, burst = 10.0, 30
     clock = ManualClock()
     nowhere = connect_async("redis://127.0.0.1:1")
-    workers = [Worker(f"w{number}", async_store, clock, a_policy(rate, burst), workers=3) for number in range(3)]
     admitted: list[float] = []
-    for worker in workers:
-        await ask(worker, "k1", 1, admitted)
+    workers = await three_that_know_it(async_store, clock, a_policy(rate, burst), admitted)
     _connect(workers, nowhere)
     for _ in range(600):
         for worker in workers:
